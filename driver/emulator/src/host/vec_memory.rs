@@ -1,0 +1,217 @@
+//! Plain host memory for tests and examples: one flat, zeroed range.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{DmaFault, HostMemory};
+
+const WORD_BYTES: usize = 8;
+
+/// A flat range of memory at bus address [`VecMemory::BASE`], all of it mapped for the device.
+///
+/// Made of atomic 64-bit words, so that the device and its host may touch it from several threads without a lock. Bytes outside the range are refused
+/// with a [`DmaFault`].
+#[derive(Debug)]
+pub struct VecMemory {
+    words: Vec<AtomicU64>,
+}
+
+impl VecMemory {
+    /// Bus address of the first byte.
+    pub const BASE: u64 = 0x1000_0000;
+
+    /// `len_bytes` of zeroes, rounded up to whole words of 8 bytes.
+    pub fn new(len_bytes: usize) -> Self {
+        Self {
+            words: (0..len_bytes.div_ceil(WORD_BYTES))
+                .map(|_| AtomicU64::new(0))
+                .collect(),
+        }
+    }
+
+    /// Size of the range, in bytes.
+    pub fn len_bytes(&self) -> usize {
+        self.words.len() * WORD_BYTES
+    }
+
+    /// `len_bytes` at `address`, as a fresh vector.
+    pub fn read_vec(&self, address: u64, len_bytes: usize) -> Result<Vec<u8>, DmaFault> {
+        let mut bytes = vec![0; len_bytes];
+        self.read(address, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The words that `len_bytes` at `address` touch, and where in the first of them the range begins.
+    fn locate(&self, address: u64, len_bytes: usize) -> Result<(&[AtomicU64], usize), DmaFault> {
+        let fault = DmaFault {
+            address,
+            len_bytes: len_bytes as u64,
+        };
+        let start = address
+            .checked_sub(Self::BASE)
+            .and_then(|offset| usize::try_from(offset).ok())
+            .ok_or(fault)?;
+        let end = start.checked_add(len_bytes).ok_or(fault)?;
+        let words = self
+            .words
+            .get(start / WORD_BYTES..end.div_ceil(WORD_BYTES))
+            .ok_or(fault)?;
+        Ok((words, start % WORD_BYTES))
+    }
+
+    fn locate_u32(&self, address: u64) -> Result<(&AtomicU64, u32), DmaFault> {
+        let (words, skip) = self.locate(address, 4)?;
+        match words {
+            [word] if skip % 4 == 0 => Ok((word, skip as u32 * 8)),
+            _ => Err(DmaFault {
+                address,
+                len_bytes: 4,
+            }),
+        }
+    }
+}
+
+/// Splits `0..len_bytes` at word boundaries when the range begins `skip` bytes into a word: head, whole words, tail.
+fn split(len_bytes: usize, skip: usize) -> (usize, usize) {
+    let head = if skip == 0 {
+        0
+    } else {
+        (WORD_BYTES - skip).min(len_bytes)
+    };
+    (head, (len_bytes - head) / WORD_BYTES * WORD_BYTES)
+}
+
+fn read_part(word: &AtomicU64, skip: usize, into: &mut [u8]) {
+    let bytes = word.load(Ordering::Acquire).to_le_bytes();
+    for (to, from) in into.iter_mut().zip(bytes.iter().skip(skip)) {
+        *to = *from;
+    }
+}
+
+fn write_part(word: &AtomicU64, skip: usize, from: &[u8]) {
+    // Other bytes of the word may belong to somebody else: they must survive. The closure never refuses.
+    let _ = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
+        let mut bytes = old.to_le_bytes();
+        for (to, from) in bytes.iter_mut().skip(skip).zip(from) {
+            *to = *from;
+        }
+        Some(u64::from_le_bytes(bytes))
+    });
+}
+
+impl HostMemory for VecMemory {
+    fn read(&self, address: u64, into: &mut [u8]) -> Result<(), DmaFault> {
+        let (words, skip) = self.locate(address, into.len())?;
+        let (head, whole) = split(into.len(), skip);
+        let (head, rest) = into.split_at_mut(head);
+        let (whole, tail) = rest.split_at_mut(whole);
+        let mut words = words.iter();
+        if !head.is_empty()
+            && let Some(word) = words.next()
+        {
+            read_part(word, skip, head);
+        }
+        let (chunks, _) = whole.as_chunks_mut::<WORD_BYTES>();
+        for (to, word) in chunks.iter_mut().zip(words.by_ref()) {
+            *to = word.load(Ordering::Acquire).to_le_bytes();
+        }
+        if !tail.is_empty()
+            && let Some(word) = words.next()
+        {
+            read_part(word, 0, tail);
+        }
+        Ok(())
+    }
+
+    fn write(&self, address: u64, from: &[u8]) -> Result<(), DmaFault> {
+        let (words, skip) = self.locate(address, from.len())?;
+        let (head, whole) = split(from.len(), skip);
+        let (head, rest) = from.split_at(head);
+        let (whole, tail) = rest.split_at(whole);
+        let mut words = words.iter();
+        if !head.is_empty()
+            && let Some(word) = words.next()
+        {
+            write_part(word, skip, head);
+        }
+        let (chunks, _) = whole.as_chunks::<WORD_BYTES>();
+        for (from, word) in chunks.iter().zip(words.by_ref()) {
+            word.store(u64::from_le_bytes(*from), Ordering::Release);
+        }
+        if !tail.is_empty()
+            && let Some(word) = words.next()
+        {
+            write_part(word, 0, tail);
+        }
+        Ok(())
+    }
+
+    fn load_u32(&self, address: u64) -> Result<u32, DmaFault> {
+        let (word, shift) = self.locate_u32(address)?;
+        Ok((word.load(Ordering::Acquire) >> shift) as u32)
+    }
+
+    fn store_u32(&self, address: u64, value: u32) -> Result<(), DmaFault> {
+        let (word, shift) = self.locate_u32(address)?;
+        let _ = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
+            Some((old & !(0xffff_ffff << shift)) | (u64::from(value) << shift))
+        });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LEN_BYTES: usize = 256;
+
+    proptest! {
+        #[test]
+        fn behaves_as_a_byte_array(
+            writes in proptest::collection::vec((0..LEN_BYTES + 16, proptest::collection::vec(any::<u8>(), 0..64)), 0..20),
+            from in 0..LEN_BYTES,
+            len in 0..LEN_BYTES,
+        ) {
+            let memory = VecMemory::new(LEN_BYTES);
+            let mut model = vec![0u8; LEN_BYTES];
+            for (offset, bytes) in &writes {
+                let address = VecMemory::BASE + *offset as u64;
+                match model.get_mut(*offset..offset + bytes.len()) {
+                    Some(range) => {
+                        range.copy_from_slice(bytes);
+                        prop_assert_eq!(memory.write(address, bytes), Ok(()));
+                    }
+                    None => prop_assert!(memory.write(address, bytes).is_err()),
+                }
+            }
+            let address = VecMemory::BASE + from as u64;
+            match model.get(from..from + len) {
+                Some(expected) => prop_assert_eq!(&memory.read_vec(address, len).unwrap()[..], expected),
+                None => prop_assert!(memory.read_vec(address, len).is_err()),
+            }
+        }
+    }
+
+    #[test]
+    fn words_are_little_endian_and_keep_their_neighbours() {
+        let memory = VecMemory::new(16);
+        memory.write(VecMemory::BASE, &[0xaa; 16]).unwrap();
+        memory.store_u32(VecMemory::BASE + 4, 0x0403_0201).unwrap();
+        assert_eq!(memory.load_u32(VecMemory::BASE + 4), Ok(0x0403_0201));
+        let mut expected = [0xaa; 16];
+        expected[4..8].copy_from_slice(&[1, 2, 3, 4]);
+        assert_eq!(memory.read_vec(VecMemory::BASE, 16).unwrap(), expected);
+    }
+
+    #[test]
+    fn refuses_what_is_not_its_own() {
+        let memory = VecMemory::new(64);
+        assert!(memory.load_u32(VecMemory::BASE - 4).is_err());
+        assert!(memory.load_u32(VecMemory::BASE + 2).is_err());
+        assert!(memory.load_u32(VecMemory::BASE + 64).is_err());
+        assert!(memory.load_u32(u64::MAX - 3).is_err());
+        assert!(memory.read(VecMemory::BASE + 60, &mut [0; 5]).is_err());
+    }
+}
