@@ -3,6 +3,8 @@
 
 mod doze;
 mod host;
+mod registers;
 
 pub use doze::Doze;
 pub use host::{CountedInterrupts, DmaFault, HostMemory, Interrupts, NoInterrupts, VecMemory};
+pub use registers::Registers;
