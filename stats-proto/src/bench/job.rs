@@ -1,0 +1,286 @@
+use serde::{Deserialize, Serialize};
+
+use crate::Version;
+use crate::big_int::{big_u64, big_u64_option};
+
+/// The value of `schema` in this document.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BenchJobSchema {
+    /// `"nvme-bench-job"`.
+    #[default]
+    #[serde(rename = "nvme-bench-job")]
+    NvmeBenchJob,
+}
+
+/// What a job does, in which order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pattern {
+    /// Sequential reads.
+    Read,
+    /// Sequential writes.
+    Write,
+    /// Reads at random places.
+    #[default]
+    RandRead,
+    /// Writes at random places.
+    RandWrite,
+    /// A sequential mix of reads and writes.
+    Rw,
+    /// A mix of reads and writes at random places.
+    RandRw,
+}
+
+impl Pattern {
+    /// Whether it is a mix of reads and writes.
+    #[must_use]
+    pub const fn is_mix(self) -> bool {
+        matches!(self, Self::Rw | Self::RandRw)
+    }
+
+    /// Whether places are chosen at random.
+    #[must_use]
+    pub const fn is_random(self) -> bool {
+        matches!(self, Self::RandRead | Self::RandWrite | Self::RandRw)
+    }
+
+    /// The name that fio gives it.
+    #[must_use]
+    pub const fn fio_name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::RandRead => "randread",
+            Self::RandWrite => "randwrite",
+            Self::Rw => "rw",
+            Self::RandRw => "randrw",
+        }
+    }
+}
+
+/// A benchmark that the driver is asked to run: the document written to `nvme:N/bench`.
+///
+/// Members with a default may be left out; members that are not known are refused, so that a misspelt one is not
+/// silently without effect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BenchJob {
+    /// `"nvme-bench-job"`.
+    pub schema: BenchJobSchema,
+    /// The version of the document's shape.
+    pub version: Version,
+    /// What to do.
+    pub pattern: Pattern,
+    /// The share of reads in percent, for a mix; without meaning for other patterns. Default 50.
+    #[serde(default = "default_read_percent")]
+    pub read_percent: u8,
+    /// The size of each request in bytes.
+    pub block_bytes: u32,
+    /// How many requests each job keeps outstanding.
+    pub queue_depth: u32,
+    /// How many jobs run at the same time, each on its own queue where there are enough. Default 1.
+    #[serde(default = "default_jobs")]
+    pub jobs: u32,
+    /// How long to run after the warm-up, in ns; `null`: until `ios` are done.
+    #[serde(with = "big_u64_option", default)]
+    pub time_ns: Option<u64>,
+    /// How many requests each job does after the warm-up; `null`: until the time is over. With both, what comes first.
+    #[serde(with = "big_u64_option", default)]
+    pub ios: Option<u64>,
+    /// How long to run before anything is measured, in ns. Default 0.
+    #[serde(with = "big_u64", default)]
+    pub warmup_ns: u64,
+    /// The first byte of the region, from the start of the namespace. Default 0.
+    #[serde(with = "big_u64", default)]
+    pub offset_bytes: u64,
+    /// The size of the region in bytes; `null`: to the end of the namespace.
+    #[serde(with = "big_u64_option", default)]
+    pub size_bytes: Option<u64>,
+    /// The seed of everything that is random: the same seed does the same requests. Default 1.
+    #[serde(with = "big_u64", default = "default_random_seed")]
+    pub random_seed: u64,
+    /// That the data in the region may be overwritten. Without it a job that writes is refused. Default false.
+    #[serde(default)]
+    pub destructive: bool,
+    /// The serial number of the device that the user means to write to; the driver refuses a job for another one.
+    #[serde(default)]
+    pub serial: Option<String>,
+}
+
+const fn default_read_percent() -> u8 {
+    50
+}
+
+const fn default_jobs() -> u32 {
+    1
+}
+
+const fn default_random_seed() -> u64 {
+    1
+}
+
+impl Default for BenchJob {
+    /// Random reads of 4 KiB at a depth of 1 over the whole namespace, for 10 s.
+    fn default() -> Self {
+        Self {
+            schema: BenchJobSchema::default(),
+            version: Version::CURRENT,
+            pattern: Pattern::RandRead,
+            read_percent: default_read_percent(),
+            block_bytes: 4096,
+            queue_depth: 1,
+            jobs: default_jobs(),
+            time_ns: Some(10_000_000_000),
+            ios: None,
+            warmup_ns: 0,
+            offset_bytes: 0,
+            size_bytes: None,
+            random_seed: default_random_seed(),
+            destructive: false,
+            serial: None,
+        }
+    }
+}
+
+/// What is wrong with a job, as far as it shows without a device.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JobError {
+    /// `read_percent` above 100.
+    #[error("read_percent is {0}: a share lies between 0 and 100")]
+    ReadPercent(u8),
+    /// `block_bytes` is 0, no multiple of 512, or too large.
+    #[error("block_bytes is {0}: it must be a multiple of 512, from 512 to {max}", max = BenchJob::MAX_BLOCK_BYTES)]
+    BlockBytes(u32),
+    /// `queue_depth` is 0 or too large.
+    #[error("queue_depth is {0}: it must lie between 1 and {max}", max = BenchJob::MAX_QUEUE_DEPTH)]
+    QueueDepth(u32),
+    /// `jobs` is 0 or too large.
+    #[error("jobs is {0}: it must lie between 1 and {max}", max = BenchJob::MAX_JOBS)]
+    Jobs(u32),
+    /// Neither `time_ns` nor `ios`.
+    #[error("neither time_ns nor ios is given: without one of them the job would never end")]
+    NoEnd,
+    /// `time_ns` or `ios` is 0.
+    #[error("{0} is 0: the job would do nothing; leave it out or give at least 1")]
+    Nothing(&'static str),
+    /// A time beyond any clock.
+    #[error("warmup_ns and time_ns add up to more than 2^64 - 1 ns: choose shorter times")]
+    TooLong,
+    /// The region's start or size is no multiple of 512.
+    #[error("{member} is {bytes}: it must be a multiple of 512, the smallest block there is")]
+    Unaligned {
+        /// `offset_bytes` or `size_bytes`.
+        member: &'static str,
+        /// Its value.
+        bytes: u64,
+    },
+    /// The region holds less than one request.
+    #[error("size_bytes is {size_bytes}: the region has no room for one request of {block_bytes} bytes")]
+    TooSmall {
+        /// The region's size.
+        size_bytes: u64,
+        /// The request's size.
+        block_bytes: u32,
+    },
+    /// The region ends beyond 2^64.
+    #[error("offset_bytes and size_bytes add up to more than 2^64 - 1: no namespace is that large")]
+    TooFar,
+    /// A job that writes without leave to.
+    #[error(
+        "pattern {} writes, which destroys what is on the device: set destructive to true if that is what you want",
+        .0.fio_name()
+    )]
+    NotDestructive(Pattern),
+    /// `serial` is empty.
+    #[error("serial is empty: give the device's serial number, or null to leave it out")]
+    EmptySerial,
+}
+
+impl BenchJob {
+    /// The largest request: 64 MiB.
+    pub const MAX_BLOCK_BYTES: u32 = 64 << 20;
+    /// The largest depth: a queue has at most 65,536 entries, one of which stays free.
+    pub const MAX_QUEUE_DEPTH: u32 = 65_535;
+    /// The most jobs: a controller has at most 65,535 I/O queues.
+    pub const MAX_JOBS: u32 = 65_535;
+
+    /// Whether it writes anything.
+    #[must_use]
+    pub const fn writes(&self) -> bool {
+        match self.pattern {
+            Pattern::Read | Pattern::RandRead => false,
+            Pattern::Write | Pattern::RandWrite => true,
+            Pattern::Rw | Pattern::RandRw => self.read_percent < 100,
+        }
+    }
+
+    /// Whether it reads anything.
+    #[must_use]
+    pub const fn reads(&self) -> bool {
+        match self.pattern {
+            Pattern::Read | Pattern::RandRead => true,
+            Pattern::Write | Pattern::RandWrite => false,
+            Pattern::Rw | Pattern::RandRw => self.read_percent > 0,
+        }
+    }
+
+    /// The memory that all requests of the job together need, in bytes: what a driver compares with what it has before it
+    /// starts.
+    #[must_use]
+    pub const fn buffer_bytes(&self) -> u128 {
+        self.block_bytes as u128 * self.queue_depth as u128 * self.jobs as u128
+    }
+
+    /// Checks everything that can be checked without knowing the device. What is left: that sizes are multiples of its
+    /// logical block, that the region lies on it, that the serial number is its own, and that there is memory enough.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn validate(&self) -> Result<(), JobError> {
+        const SECTOR: u64 = 512;
+        if self.read_percent > 100 {
+            return Err(JobError::ReadPercent(self.read_percent));
+        }
+        let whole = u64::from(self.block_bytes).is_multiple_of(SECTOR);
+        if self.block_bytes == 0 || self.block_bytes > Self::MAX_BLOCK_BYTES || !whole {
+            return Err(JobError::BlockBytes(self.block_bytes));
+        }
+        if !(1..=Self::MAX_QUEUE_DEPTH).contains(&self.queue_depth) {
+            return Err(JobError::QueueDepth(self.queue_depth));
+        }
+        if !(1..=Self::MAX_JOBS).contains(&self.jobs) {
+            return Err(JobError::Jobs(self.jobs));
+        }
+        match (self.time_ns, self.ios) {
+            (None, None) => return Err(JobError::NoEnd),
+            (Some(0), _) => return Err(JobError::Nothing("time_ns")),
+            (_, Some(0)) => return Err(JobError::Nothing("ios")),
+            _ => {}
+        }
+        if self.warmup_ns.checked_add(self.time_ns.unwrap_or(0)).is_none() {
+            return Err(JobError::TooLong);
+        }
+        let size_bytes = self.size_bytes.unwrap_or(u64::from(self.block_bytes));
+        for (member, bytes) in [("offset_bytes", self.offset_bytes), ("size_bytes", size_bytes)] {
+            if !bytes.is_multiple_of(SECTOR) {
+                return Err(JobError::Unaligned { member, bytes });
+            }
+        }
+        if size_bytes < u64::from(self.block_bytes) {
+            return Err(JobError::TooSmall {
+                size_bytes,
+                block_bytes: self.block_bytes,
+            });
+        }
+        if self.offset_bytes.checked_add(size_bytes).is_none() {
+            return Err(JobError::TooFar);
+        }
+        if self.writes() && !self.destructive {
+            return Err(JobError::NotDestructive(self.pattern));
+        }
+        if self.serial.as_deref() == Some("") {
+            return Err(JobError::EmptySerial);
+        }
+        Ok(())
+    }
+}
