@@ -4,11 +4,11 @@
 //! crate therefore refuses big-endian hosts. Everything else in this crate is alignment 1, little endian.
 
 use core::fmt;
-use core::mem::{offset_of, size_of};
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::layout::layout;
 use crate::status::Status;
 
 /// `SubmissionEntry::psdt` value: PRPs describe the data (Base 2.0, section 3.3.3.1).
@@ -61,17 +61,7 @@ pub struct SubmissionEntry {
     pub cdw15: u32,
 }
 
-const _: () = {
-    assert!(size_of::<SubmissionEntry>() == 64);
-    assert!(offset_of!(SubmissionEntry, cid) == 2);
-    assert!(offset_of!(SubmissionEntry, nsid) == 4);
-    assert!(offset_of!(SubmissionEntry, cdw2) == 8);
-    assert!(offset_of!(SubmissionEntry, mptr) == 16);
-    assert!(offset_of!(SubmissionEntry, prp1) == 24);
-    assert!(offset_of!(SubmissionEntry, prp2) == 32);
-    assert!(offset_of!(SubmissionEntry, cdw10) == 40);
-    assert!(offset_of!(SubmissionEntry, cdw15) == 60);
-};
+layout!(SubmissionEntry, 64, { opcode: 0, flags: 1, cid: 2, nsid: 4, cdw2: 8, cdw3: 12, mptr: 16, prp1: 24, prp2: 32, cdw10: 40, cdw11: 44, cdw12: 48, cdw13: 52, cdw14: 56, cdw15: 60 });
 
 impl SubmissionEntry {
     /// PRP or SGL for Data Transfer (`PSDT_*`; 3 is reserved).
@@ -132,13 +122,7 @@ pub struct CompletionEntry {
     pub status_phase: u16,
 }
 
-const _: () = {
-    assert!(size_of::<CompletionEntry>() == 16);
-    assert!(offset_of!(CompletionEntry, sqhd) == 8);
-    assert!(offset_of!(CompletionEntry, sqid) == 10);
-    assert!(offset_of!(CompletionEntry, cid) == 12);
-    assert!(offset_of!(CompletionEntry, status_phase) == 14);
-};
+layout!(CompletionEntry, 16, { dw0: 0, dw1: 4, sqhd: 8, sqid: 10, cid: 12, status_phase: 14 });
 
 impl CompletionEntry {
     /// An entry with every field given.
@@ -229,11 +213,7 @@ pub struct SglDescriptor {
     pub identifier: u8,
 }
 
-const _: () = {
-    assert!(size_of::<SglDescriptor>() == 16);
-    assert!(offset_of!(SglDescriptor, length) == 8);
-    assert!(offset_of!(SglDescriptor, identifier) == 15);
-};
+layout!(SglDescriptor, 16, { address: 0, length: 8, identifier: 15 });
 
 impl SglDescriptor {
     /// A descriptor of `kind` with sub type 0 (address).

@@ -1,6 +1,29 @@
-//! Identify: data structures the controller describes itself and its namespaces with.
+//! Identify: the data structures a controller describes itself and its namespaces with.
+//!
+//! Each structure is the 4096 bytes that the command returns for one [`Cns`] value (the descriptor list is read from
+//! any bytes). All are alignment 1 and little endian, so they can be read from a DMA buffer wherever they lie.
+
+mod capability;
+mod controller;
+mod list;
+mod namespace;
+mod text;
+
+pub use capability::{Cmic, Ctratt, Dlfeat, Dps, Flbas, Fna, Frmw, Lpa, Nsfeat, Oacs, Oaes, Oncs, Sgls, Vwc};
+pub use controller::{IdentifyController, IdentifyControllerNvm, PowerStateDescriptor};
+pub use list::{
+    ControllerList, IoCommandSetList, MAX_NAMESPACES_IN_LIST, NamespaceDescriptor, NamespaceDescriptors,
+    NamespaceList, NamespaceListIter, Nidt,
+};
+pub use namespace::{
+    ExtendedLbaFormat, IdentifyNamespace, IdentifyNamespaceIndependent, IdentifyNamespaceNvm, LbaFormat,
+};
+pub use text::AsciiField;
 
 use crate::named::named_u8;
+
+/// Bytes that Identify returns, whatever the CNS.
+pub const IDENTIFY_BYTES: usize = 4096;
 
 named_u8! {
     /// Controller or Namespace Structure: what Identify is to return (Base 2.0, section 5.17.1, "CNS Values").
@@ -29,3 +52,10 @@ named_u8! {
         IO_COMMAND_SET = 0x1C, "Identify I/O Command Set";
     }
 }
+
+/// Command Set Identifier: the NVM Command Set.
+pub const CSI_NVM: u8 = 0;
+/// Command Set Identifier: the Key Value Command Set.
+pub const CSI_KEY_VALUE: u8 = 1;
+/// Command Set Identifier: the Zoned Namespace Command Set.
+pub const CSI_ZONED: u8 = 2;

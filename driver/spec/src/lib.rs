@@ -11,6 +11,7 @@ pub mod command;
 pub mod entry;
 pub mod feature;
 pub mod identify;
+mod layout;
 pub mod log;
 mod named;
 pub mod opcode;
@@ -20,12 +21,19 @@ pub mod status;
 pub use command::{
     AbortCdw10, AsyncEventDw0, CreateCqCdw11, CreateQueueCdw10, CreateSqCdw11, DsmCdw10, DsmCdw11, DsmRange,
     FormatCdw10, GetFeaturesCdw10, GetLogCdw10, GetLogCdw11, IdentifyCdw10, IdentifyCdw11, NumberOfQueues,
-    ReadWriteCdw12, SetFeaturesCdw10,
+    ReadWriteCdw12, SetFeaturesCdw10, SupportedCapabilities,
 };
 pub use entry::{CompletionEntry, SglDescriptor, SglKind, SubmissionEntry};
 pub use feature::FeatureId;
-pub use identify::Cns;
-pub use log::LogId;
+pub use identify::{
+    AsciiField, Cns, ControllerList, IdentifyController, IdentifyControllerNvm, IdentifyNamespace,
+    IdentifyNamespaceIndependent, IdentifyNamespaceNvm, IoCommandSetList, LbaFormat, NamespaceDescriptor,
+    NamespaceDescriptors, NamespaceList, Nidt, PowerStateDescriptor,
+};
+pub use log::{
+    ChangedNamespaces, CommandEffects, CommandsSupported, ErrorLogEntry, FirmwareSlotLog, LogId, SelfTestLog,
+    SelfTestResult, SmartLog, SupportedLogPages,
+};
 pub use opcode::{AdminOpcode, Direction, NvmOpcode};
-pub use register::{Aqa, Cap, Cc, Csts, Vs, doorbell_offset};
+pub use register::{Aqa, Cap, Cc, Crto, Csts, Vs, doorbell_offset};
 pub use status::Status;

@@ -1,4 +1,14 @@
-//! Log pages: identifiers and data structures of Get Log Page.
+//! Log pages: identifiers and data structures of Get Log Page, and the units their numbers are in.
+
+mod error;
+mod list;
+mod self_test;
+mod smart;
+
+pub use error::ErrorLogEntry;
+pub use list::{ChangedNamespaces, CommandEffects, CommandsSupported, FirmwareSlotLog, SupportedLogPages};
+pub use self_test::{SelfTestLog, SelfTestResult, SelfTestResultCode};
+pub use smart::{CriticalWarning, SmartLog, data_units_to_bytes, kelvin_to_celsius};
 
 use crate::named::named_u8;
 
