@@ -68,7 +68,10 @@ impl Doze {
     /// Nobody sleeps yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { sleeping: AtomicBool::new(false), sleeper: Mutex::new(None) }
+        Self {
+            sleeping: AtomicBool::new(false),
+            sleeper: Mutex::new(None),
+        }
     }
 
     /// Wakes the sleeper, if one sleeps. To be called after the work was published (any store will do, relaxed too: the
@@ -91,7 +94,11 @@ impl Doze {
         }
         // A poisoned lock still holds a good handle: nothing that runs under it can panic half way through an update.
         // The lock is released before the thread runs, which may want it again at once.
-        let sleeper = self.sleeper.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        let sleeper = self
+            .sleeper
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .clone();
         if let Some(sleeper) = sleeper {
             sleeper.unpark();
         }
@@ -106,7 +113,10 @@ impl Doze {
     pub fn sleep(&self, timeout: Option<Duration>, mut ready: impl FnMut() -> bool) {
         let me = thread::current();
         {
-            let mut sleeper = self.sleeper.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let mut sleeper = self
+                .sleeper
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
             if sleeper.as_ref().map(Thread::id) != Some(me.id()) {
                 *sleeper = Some(me);
             }
