@@ -1,0 +1,426 @@
+//! The command line.
+//!
+//! Everything that can be refused without a device is refused here or in the command's own `check`, so that bad input
+//! never starts anything.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
+
+use crate::device::DeviceName;
+use crate::units::{Units, parse_duration_ns, parse_size};
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Yellow.on_default().bold())
+    .usage(AnsiColor::Yellow.on_default().bold())
+    .literal(AnsiColor::Green.on_default())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const EXAMPLES: &str = "\
+Examples:
+  nvmectl --emulate bench --randread --qd32      1 GiB in memory, no device needed
+  nvmectl smart --check                          exit code 9 when the device warns
+  nvmectl stats --watch 1                        rates and percentiles, every second
+  nvmectl -d nvme:2 identify -o json
+
+Exit codes: 0 ok, 1 device error, 2 usage, 3 permission, 4 not found, 5 device lost or timed out, 6 unsupported,
+7 verify mismatch, 8 refused for safety, 9 health warning (--check), 130 interrupted";
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  nvmectl --emulate bench --randread --qd32
+  nvmectl bench --rw randread --bs 4k --iodepth 32 --runtime 10         fio's spelling
+  nvmectl --emulate=latency=80us bench --randread                       p50 is 80us
+  nvmectl bench --randrw --mix 70 --destructive --yes-destroy=SERIAL    erases data";
+
+/// See what NVMe devices do
+#[derive(Debug, Parser)]
+#[command(name = "nvmectl", version, styles = STYLES, after_help = EXAMPLES, max_term_width = 110)]
+#[command(disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command takes, before or after its name.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Use an embedded driver on an emulated controller, such as size=4GiB,namespaces=2,lba=4096,latency=80us
+    #[arg(long, global = true, value_name = "SPEC", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub emulate: Option<String>,
+
+    /// The folder under which a driver serves its tree [default: $NVME_ROOT, else /run/scheme/nvme]
+    #[arg(long, global = true, value_name = "DIR", conflicts_with = "emulate")]
+    pub root: Option<PathBuf>,
+
+    /// The device: nvme:1 or 1 for namespace 1, controller for the controller
+    #[arg(short, long, global = true, value_name = "DEVICE")]
+    pub device: Option<DeviceName>,
+
+    /// What to print: table, json, raw (the device's bytes) or hex (the same, to read)
+    #[arg(short, long, global = true, value_name = "FORMAT", value_enum, hide_possible_values = true)]
+    pub output: Option<Format>,
+
+    /// The same as --output json
+    #[arg(long, global = true, conflicts_with = "output")]
+    pub json: bool,
+
+    /// How numbers are printed: iec (KiB), si (kB) or raw
+    #[arg(long, global = true, value_enum, default_value_t, hide_possible_values = true)]
+    pub units: Units,
+
+    /// When to use colours: auto, always or never; NO_COLOR is honoured
+    #[arg(long, global = true, value_enum, default_value_t = ColorChoice::Auto, hide_possible_values = true)]
+    pub color: ColorChoice,
+
+    /// Say what would be done, and do nothing
+    #[arg(long, global = true)]
+    pub dry_run: bool,
+
+    /// Say more on stderr; twice: the driver's details
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+impl Global {
+    /// The format asked for, tables by default.
+    pub fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.output.unwrap_or_default() }
+    }
+}
+
+/// What is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Aligned text
+    #[default]
+    Table,
+    /// One JSON document
+    Json,
+    /// The device's bytes
+    Raw,
+    /// The device's bytes, to read
+    Hex,
+}
+
+impl Format {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Json => "json",
+            Self::Raw => "raw",
+            Self::Hex => "hex",
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the controller and its namespaces; sends no command to the device
+    List,
+    /// What the controller or a namespace says about itself; also id-ctrl and id-ns
+    Identify(IdentifyArgs),
+    /// The same as identify --controller
+    #[command(hide = true)]
+    IdCtrl,
+    /// The same as identify --ns N
+    #[command(hide = true)]
+    IdNs(IdNsArgs),
+    /// The device's health
+    #[command(visible_alias = "smart-log")]
+    Smart(SmartArgs),
+    /// The device's last errors
+    ErrorLog,
+    /// What the driver counts: queues, latencies, namespaces
+    Stats(StatsArgs),
+    /// Measure IOPS, bandwidth and latency; reads only, unless told otherwise
+    Bench(BenchArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct IdentifyArgs {
+    /// Namespace N
+    #[arg(long, value_name = "N", conflicts_with = "controller")]
+    pub ns: Option<u32>,
+    /// The controller (the default)
+    #[arg(long)]
+    pub controller: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct IdNsArgs {
+    /// Namespace N; not needed where there is only one
+    #[arg(long, value_name = "N")]
+    pub ns: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub struct SmartArgs {
+    /// Exit with 9 when the device warns
+    #[arg(long)]
+    pub check: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StatsArgs {
+    /// Only namespace N
+    #[arg(long, value_name = "N")]
+    pub ns: Option<u32>,
+    /// Without latency histograms
+    #[arg(long)]
+    pub light: bool,
+    /// Show rates every SECONDS, until interrupted
+    #[arg(
+        short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = parse_interval_ns
+    )]
+    pub watch: Option<u64>,
+    /// With --watch: stop after N intervals
+    #[arg(short = 'n', long, value_name = "N", requires = "watch", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = BENCH_EXAMPLES)]
+pub struct BenchArgs {
+    /// Sequential reads
+    #[arg(long, group = "pattern", help_heading = "Pattern")]
+    pub read: bool,
+    /// Sequential writes
+    #[arg(long, group = "pattern", help_heading = "Pattern")]
+    pub write: bool,
+    /// Random reads (the default)
+    #[arg(long, group = "pattern", help_heading = "Pattern")]
+    pub randread: bool,
+    /// Random writes
+    #[arg(long, group = "pattern", help_heading = "Pattern")]
+    pub randwrite: bool,
+    /// Random reads and writes
+    #[arg(long, group = "pattern", help_heading = "Pattern")]
+    pub randrw: bool,
+    /// A pattern by fio's name: read, write, randread, randwrite, rw, randrw
+    #[arg(
+        long, visible_alias = "readwrite", value_name = "PATTERN", value_enum, group = "pattern",
+        hide_possible_values = true, help_heading = "Pattern"
+    )]
+    pub rw: Option<PatternName>,
+    /// Percentage of reads in a mix; alone it means --randrw [default: 50]
+    #[arg(
+        long, visible_alias = "rwmixread", value_name = "PERCENT", help_heading = "Pattern",
+        value_parser = clap::value_parser!(u8).range(0..=100)
+    )]
+    pub mix: Option<u8>,
+
+    /// Bytes of each request
+    #[arg(
+        long, visible_alias = "block-size", value_name = "SIZE", default_value = "4k", help_heading = "Load",
+        value_parser = parse_size
+    )]
+    pub bs: u64,
+    /// Requests in flight, for each job; --qd32 works too
+    #[arg(
+        long, visible_aliases = ["iodepth", "queue-depth"], value_name = "N", default_value_t = 1, help_heading = "Load",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub qd: u32,
+    /// Jobs at once, each on a queue of its own where there are enough
+    #[arg(
+        long, visible_alias = "numjobs", value_name = "N", default_value_t = 1, help_heading = "Load",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub jobs: u32,
+    /// How long to measure [default: 10s, or as long as --ios takes]
+    #[arg(
+        long, visible_alias = "runtime", value_name = "DURATION", help_heading = "Load", value_parser = parse_duration_ns
+    )]
+    pub time: Option<u64>,
+    /// Stop after N requests
+    #[arg(
+        long, visible_alias = "number-ios", value_name = "N", help_heading = "Load",
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    pub ios: Option<u64>,
+    /// How long to run before measuring
+    #[arg(long, value_name = "DURATION", default_value = "1s", help_heading = "Load", value_parser = parse_duration_ns)]
+    pub warmup: u64,
+    /// Where to start
+    #[arg(long, value_name = "SIZE", default_value = "0", help_heading = "Load", value_parser = parse_size)]
+    pub offset: u64,
+    /// How much to use from there [default: the rest]
+    #[arg(long, value_name = "SIZE", help_heading = "Load", value_parser = parse_size)]
+    pub size: Option<u64>,
+    /// Seed of addresses and data
+    #[arg(long, visible_alias = "randseed", value_name = "N", default_value_t = 1, help_heading = "Load")]
+    pub random_seed: u64,
+
+    /// Namespace N; the same as -d
+    #[arg(long, value_name = "N")]
+    pub ns: Option<u32>,
+    /// Print the result as fio's JSON
+    #[arg(long)]
+    pub fio_json: bool,
+    /// Allow what destroys data
+    #[arg(long, help_heading = "Writing")]
+    pub destructive: bool,
+    /// The serial number of the device whose data may be destroyed, instead of typing it
+    #[arg(long, value_name = "SERIAL", requires = "destructive", help_heading = "Writing")]
+    pub yes_destroy: Option<String>,
+}
+
+/// fio's names of patterns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PatternName {
+    /// Sequential reads
+    Read,
+    /// Sequential writes
+    Write,
+    /// Random reads
+    Randread,
+    /// Random writes
+    Randwrite,
+    /// Sequential reads and writes
+    #[value(alias = "readwrite")]
+    Rw,
+    /// Random reads and writes
+    Randrw,
+}
+
+fn parse_interval_ns(text: &str) -> Result<u64, String> {
+    const LEAST_NS: u64 = 10_000_000;
+    match parse_duration_ns(text) {
+        Ok(ns) if ns < LEAST_NS => Err("the shortest interval is 10ms".to_owned()),
+        Ok(ns) => Ok(ns),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Command lines as people type them, as clap understands them: `--qd32` becomes `--qd=32`. What follows `--` is left
+/// alone.
+pub fn rewrite(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut literal = false;
+    let rewrite_one = |argument: OsString| {
+        literal |= argument == "--";
+        let depth = argument.to_str().and_then(|text| text.strip_prefix("--qd"));
+        match depth {
+            Some(depth) if !literal && depth.starts_with(|c: char| c.is_ascii_digit()) => {
+                format!("--qd={depth}").into()
+            }
+            _ => argument,
+        }
+    };
+    arguments.into_iter().map(rewrite_one).collect()
+}
+
+/// Whether a command line that clap may have refused asks for JSON; then its errors are JSON too.
+pub fn asks_for_json(arguments: &[OsString]) -> bool {
+    let mut previous: &OsStr = OsStr::new("");
+    for argument in arguments {
+        let value_of_output = previous == "-o" || previous == "--output";
+        match argument.to_str() {
+            Some("--") => return false,
+            Some("--json" | "--fio-json" | "-ojson" | "-o=json" | "--output=json") => return true,
+            Some("json") if value_of_output => return true,
+            _ => previous = argument,
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(rewrite(line.split_whitespace().map(OsString::from)))
+    }
+
+    fn bench(line: &str) -> BenchArgs {
+        match parse(line).unwrap_or_else(|error| panic!("{line}: {error}")).command {
+            Command::Bench(bench) => bench,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_queue_depth_in_every_spelling() {
+        for line in ["--qd32", "--qd 32", "--qd=32", "--iodepth 32", "--iodepth=32", "--queue-depth 32"] {
+            assert_eq!(bench(&format!("nvmectl bench {line}")).qd, 32, "{line}");
+        }
+        assert!(parse("nvmectl bench --qdx").is_err());
+        assert!(parse("nvmectl bench --qd32x").unwrap_err().to_string().contains("32x"));
+        assert!(parse("nvmectl bench -- --qd32").is_err());
+    }
+
+    #[test]
+    fn fio_spellings() {
+        let args = bench(
+            "nvmectl bench --rw randrw --rwmixread 70 --block-size 128k --numjobs 2 --runtime 10 --number-ios 5 --randseed 9",
+        );
+        assert_eq!(args.rw, Some(PatternName::Randrw));
+        assert_eq!((args.mix, args.bs, args.jobs), (Some(70), 128 << 10, 2));
+        assert_eq!((args.time, args.ios, args.random_seed), (Some(10_000_000_000), Some(5), 9));
+        assert_eq!(bench("nvmectl bench --rw=readwrite").rw, Some(PatternName::Rw));
+    }
+
+    #[test]
+    fn global_options_stand_before_or_after_the_command() {
+        for line in ["nvmectl --emulate=lba=512 -d 1 --json list", "nvmectl list --emulate=lba=512 -d nvme:1 --json"] {
+            let cli = parse(line).unwrap();
+            assert_eq!(cli.global.emulate.as_deref(), Some("lba=512"));
+            assert_eq!(cli.global.device, Some(DeviceName::Namespace(1)));
+            assert_eq!(cli.global.format(), Format::Json);
+        }
+        assert_eq!(parse("nvmectl --emulate list").unwrap().global.emulate.as_deref(), Some(""));
+        assert_eq!(parse("nvmectl list").unwrap().global.emulate, None);
+    }
+
+    #[test]
+    fn the_names_people_know() {
+        assert!(matches!(parse("nvmectl id-ctrl").unwrap().command, Command::IdCtrl));
+        assert!(matches!(parse("nvmectl id-ns --ns 3").unwrap().command, Command::IdNs(IdNsArgs { ns: Some(3) })));
+        assert!(matches!(parse("nvmectl smart-log").unwrap().command, Command::Smart(_)));
+        assert!(parse("nvmectl id-ctrl --ns 3").is_err());
+    }
+
+    #[test]
+    fn watch_has_an_interval_of_its_own_choice() {
+        let watch = |line: &str| match parse(line).unwrap().command {
+            Command::Stats(args) => args.watch,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(watch("nvmectl stats"), None);
+        assert_eq!(watch("nvmectl stats --watch"), Some(1_000_000_000));
+        assert_eq!(watch("nvmectl stats --watch 0.1"), Some(100_000_000));
+        assert_eq!(watch("nvmectl stats -w 250ms"), Some(250_000_000));
+        assert!(parse("nvmectl stats --watch 1ms").is_err());
+    }
+
+    #[test]
+    fn json_is_recognised_even_where_parsing_fails() {
+        for (line, json) in [
+            ("nvmectl bench --bs x --json", true),
+            ("nvmectl -o json bench --bs x", true),
+            ("nvmectl -ojson bench --bs x", true),
+            ("nvmectl --output=json", true),
+            ("nvmectl bench --fio-json --bs x", true),
+            ("nvmectl bench --bs x", false),
+            ("nvmectl json", false),
+            ("nvmectl -- --json", false),
+        ] {
+            let arguments: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+            assert_eq!(asks_for_json(&arguments), json, "{line}");
+        }
+    }
+}

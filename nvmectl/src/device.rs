@@ -1,0 +1,191 @@
+//! Which device is meant: names on the command line, and what a tree has.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::Error;
+use crate::tree::Tree;
+
+/// A device's name on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceName {
+    /// `nvme:controller` or `controller`.
+    Controller,
+    /// `nvme:N` or `N`: namespace N, from 1.
+    Namespace(u32),
+}
+
+/// A text that names no device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a device is nvme:N or N (namespace N, from 1), or controller")]
+pub struct DeviceNameError;
+
+impl FromStr for DeviceName {
+    type Err = DeviceNameError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceNameError> {
+        match text.strip_prefix("nvme:").unwrap_or(text) {
+            "controller" => Ok(Self::Controller),
+            number => parse_nsid(number).map(Self::Namespace).ok_or(DeviceNameError),
+        }
+    }
+}
+
+impl fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Controller => f.write_str("nvme:controller"),
+            Self::Namespace(nsid) => write!(f, "nvme:{nsid}"),
+        }
+    }
+}
+
+/// A namespace's number as the tree writes it: decimal, without sign or leading zeros, and one that a namespace can
+/// have (Base 2.0, section 3.2.1: neither 0 nor FFFFFFFFh).
+fn parse_nsid(text: &str) -> Option<u32> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    text.parse().ok().filter(|&nsid| plain && nsid != u32::MAX)
+}
+
+/// The namespaces of a tree, ascending.
+///
+/// # Errors
+/// What listing the tree's root gives.
+pub fn namespaces(tree: &dyn Tree) -> Result<Vec<u32>, Error> {
+    let mut found: Vec<u32> = tree.list("")?.iter().filter_map(|name| parse_nsid(name)).collect();
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// What the command line says about the device, from the places where it can be said.
+///
+/// # Errors
+/// Usage, when `-d` and `--ns` name different devices.
+pub fn asked(device: Option<DeviceName>, ns: Option<u32>) -> Result<Option<DeviceName>, Error> {
+    let ns = ns.map(DeviceName::Namespace);
+    match (device, ns) {
+        (Some(device), Some(ns)) if device != ns => Err(Error::usage(
+            format!("--device {device} and --ns name different devices"),
+            "give one of the two",
+        )),
+        (device, ns) => Ok(device.or(ns)),
+    }
+}
+
+/// The namespace that a command about one namespace is to use: the one asked for, or the only one.
+///
+/// # Errors
+/// Usage when the controller was asked for, or when nothing was and there are several namespaces; not found when there
+/// is none, or none of that number.
+pub fn one_namespace(tree: &dyn Tree, asked: Option<DeviceName>, command: &str) -> Result<u32, Error> {
+    let found = namespaces(tree)?;
+    match asked {
+        Some(DeviceName::Controller) => Err(Error::usage(
+            format!("{command} works on a namespace, not on the controller"),
+            format!("name one: -d {}", Names(&found)),
+        )),
+        Some(DeviceName::Namespace(nsid)) if found.contains(&nsid) => Ok(nsid),
+        Some(DeviceName::Namespace(nsid)) => Err(Error::NoNamespace { nsid, found: Names(&found).to_string() }),
+        None => match found.as_slice() {
+            [] => Err(Error::NoNamespaces),
+            [only] => Ok(*only),
+            several => Err(Error::usage(
+                format!("there are {} namespaces, and {command} works on one", several.len()),
+                format!("name it: -d {}", Names(several)),
+            )),
+        },
+    }
+}
+
+/// `nvme:1, nvme:2 or nvme:3`, shortened when there are many.
+struct Names<'n>(&'n [u32]);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 8;
+        for (position, nsid) in self.0.iter().take(SHOWN).enumerate() {
+            let separator = match position {
+                0 => "",
+                _ if position + 1 == self.0.len() => " or ",
+                _ => ", ",
+            };
+            write!(f, "{separator}nvme:{nsid}")?;
+        }
+        match self.0.len() {
+            0 => f.write_str("none"),
+            count if count > SHOWN => write!(f, " ... ({} more)", count - SHOWN),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tree::fake::FakeTree;
+
+    fn tree(nsids: &[u32]) -> FakeTree {
+        nsids.iter().fold(FakeTree::new().file("controller/stats", b"{}"), |tree, nsid| {
+            tree.file(&format!("{nsid}/stats"), b"{}").file(&format!("{nsid}p1/data"), b"")
+        })
+    }
+
+    #[test]
+    fn names_of_devices() {
+        assert_eq!("nvme:1".parse(), Ok(DeviceName::Namespace(1)));
+        assert_eq!("12".parse(), Ok(DeviceName::Namespace(12)));
+        assert_eq!("controller".parse(), Ok(DeviceName::Controller));
+        assert_eq!("nvme:controller".parse(), Ok(DeviceName::Controller));
+        for bad in ["", "nvme:", "0", "nvme:0", "01", "+1", "-1", "1p1", "nvme0n1", "4294967295", "4294967296", " 1"] {
+            assert_eq!(bad.parse::<DeviceName>(), Err(DeviceNameError), "{bad}");
+        }
+    }
+
+    #[test]
+    fn one_namespace_is_used_several_are_listed() {
+        assert_eq!(one_namespace(&tree(&[7]), None, "bench").unwrap(), 7);
+        assert_eq!(one_namespace(&tree(&[1, 10, 2]), Some(DeviceName::Namespace(2)), "bench").unwrap(), 2);
+        assert_eq!(namespaces(&tree(&[1, 10, 2])).unwrap(), [1, 2, 10]);
+
+        let several = one_namespace(&tree(&[1, 2, 3]), None, "bench").unwrap_err();
+        assert_eq!(several.exit_code(), 2);
+        assert_eq!(several.hint().unwrap(), "name it: -d nvme:1, nvme:2 or nvme:3");
+        let missing = one_namespace(&tree(&[1, 2]), Some(DeviceName::Namespace(3)), "bench").unwrap_err();
+        assert_eq!((missing.exit_code(), missing.to_string().contains("nvme:3")), (4, true));
+        assert_eq!(one_namespace(&tree(&[]), None, "bench").unwrap_err().exit_code(), 4);
+        let controller = one_namespace(&tree(&[1]), Some(DeviceName::Controller), "bench").unwrap_err();
+        assert_eq!(controller.exit_code(), 2);
+    }
+
+    #[test]
+    fn many_namespaces_are_not_all_spelt_out() {
+        let many: Vec<u32> = (1..=100).collect();
+        let text = Names(&many).to_string();
+        assert!(text.ends_with("nvme:8 ... (92 more)"), "{text}");
+    }
+
+    #[test]
+    fn two_names_must_agree() {
+        let (one, two) = (Some(DeviceName::Namespace(1)), Some(DeviceName::Namespace(2)));
+        assert_eq!(asked(one, None).unwrap(), one);
+        assert_eq!(asked(None, Some(2)).unwrap(), two);
+        assert_eq!(asked(one, Some(1)).unwrap(), one);
+        assert_eq!(asked(one, Some(2)).unwrap_err().exit_code(), 2);
+        assert_eq!(asked(Some(DeviceName::Controller), Some(1)).unwrap_err().exit_code(), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn names_are_printed_as_they_are_read(nsid in 1u32..u32::MAX) {
+            let name = DeviceName::Namespace(nsid);
+            prop_assert_eq!(name.to_string().parse(), Ok(name));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "\\PC*") {
+            let _ = text.parse::<DeviceName>();
+        }
+    }
+}

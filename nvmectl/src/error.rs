@@ -1,0 +1,234 @@
+//! What can go wrong, said in full: what, why, what to do next, and the exit code.
+
+use std::io;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::tree::{TreeError, errno};
+
+/// A failed command.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command line or the environment asks for what does not exist or does not fit together.
+    #[error("{message}")]
+    Usage { message: String, hint: String },
+    /// No driver serves a tree at `root`.
+    #[error("no driver is running: {}: {why}", root.display())]
+    NoDriver { root: PathBuf, why: io::Error },
+    /// The controller has no namespace.
+    #[error("the controller has no namespace")]
+    NoNamespaces,
+    /// The controller has namespaces, but not this one.
+    #[error("there is no namespace nvme:{nsid}")]
+    NoNamespace { nsid: u32, found: String },
+    /// A file operation failed.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The embedded driver did not start.
+    #[error("the embedded driver did not start: {0}")]
+    Start(#[source] nvme_driver::Error),
+    /// What a file holds is not what it should hold.
+    #[error("nvme:{path} is not understood: {why}")]
+    Malformed { path: String, why: String },
+    /// The device or the driver ended a benchmark.
+    #[error("the benchmark failed: {message}")]
+    Bench { message: String, errno: i32 },
+    /// Refused, because it would destroy data.
+    #[error("refused: {lost}")]
+    Refused { lost: String, hint: String },
+    /// The device warns, and the command was asked to say so.
+    #[error("the device warns: {warnings}")]
+    HealthWarning { warnings: String },
+    /// Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
+    /// The output cannot be written.
+    #[error("cannot write the output: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl Error {
+    /// A usage error.
+    pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Usage { message: message.into(), hint: hint.into() }
+    }
+
+    /// A document that cannot be used.
+    pub fn malformed(path: &str, why: impl ToString) -> Self {
+        Self::Malformed { path: path.to_owned(), why: why.to_string() }
+    }
+
+    /// The exit code, as `nvmectl --help` lists them.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage { .. } => 2,
+            Self::NoDriver { why, .. } if why.kind() == io::ErrorKind::PermissionDenied => 3,
+            Self::NoDriver { .. } | Self::NoNamespaces | Self::NoNamespace { .. } => 4,
+            Self::Tree(TreeError { errno, .. }) | Self::Bench { errno, .. } => exit_code_of(*errno),
+            Self::Start(error) => exit_code_of_start(error),
+            Self::Malformed { .. } => 1,
+            Self::Refused { .. } => 8,
+            Self::HealthWarning { .. } => 9,
+            Self::Interrupted => 130,
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+            Self::Output(_) => 1,
+        }
+    }
+
+    /// A name for programs, stable between versions.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Usage { .. } => "usage",
+            Self::NoDriver { .. } => "no_driver",
+            Self::NoNamespaces | Self::NoNamespace { .. } => "no_namespace",
+            Self::Tree(_) => "tree",
+            Self::Start(_) => "start",
+            Self::Malformed { .. } => "malformed",
+            Self::Bench { .. } => "bench",
+            Self::Refused { .. } => "refused",
+            Self::HealthWarning { .. } => "health_warning",
+            Self::Interrupted => "interrupted",
+            Self::Output(_) => "output",
+        }
+    }
+
+    /// What to do next, where there is something to say.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Usage { hint, .. } | Self::Refused { hint, .. } => hint.clone(),
+            Self::NoDriver { why, .. } if why.kind() == io::ErrorKind::PermissionDenied => {
+                "run as a user who may open it, or add --emulate".to_owned()
+            }
+            Self::NoDriver { .. } => {
+                "start nvme-driver, name its folder with --root or NVME_ROOT, or add --emulate".to_owned()
+            }
+            Self::NoNamespaces => "nvmectl identify --controller shows what the controller has".to_owned(),
+            Self::NoNamespace { found, .. } => format!("there is {found}"),
+            Self::Tree(TreeError { errno, .. }) | Self::Bench { errno, .. } => hint_of(*errno)?.to_owned(),
+            Self::Malformed { .. } => "driver and nvmectl may be of different versions: compare --version".to_owned(),
+            Self::Start(_) | Self::HealthWarning { .. } | Self::Interrupted | Self::Output(_) => return None,
+        };
+        Some(hint)
+    }
+
+    /// True where nothing is to be said: the reader of the output has gone away, or the user has ended the command.
+    pub fn is_silent(&self) -> bool {
+        matches!(self, Self::Interrupted) || self.exit_code() == 0
+    }
+
+    /// The text for stderr: two lines at most, without a newline at the end.
+    pub fn text(&self) -> String {
+        match self.hint() {
+            Some(hint) => format!("error: {self}\n hint: {hint}"),
+            None => format!("error: {self}"),
+        }
+    }
+
+    /// The same as one line of JSON.
+    pub fn json(&self) -> String {
+        ErrorDocument::new(self.name(), self.to_string(), self.hint(), self.exit_code()).to_line()
+    }
+}
+
+/// An error as JSON, for those who asked for JSON: one line on stderr, after the text.
+#[derive(Debug, Serialize)]
+pub struct ErrorDocument {
+    schema: &'static str,
+    version: &'static str,
+    error: &'static str,
+    message: String,
+    hint: Option<String>,
+    exit_code: u8,
+}
+
+impl ErrorDocument {
+    /// The document of one error.
+    pub fn new(error: &'static str, message: String, hint: Option<String>, exit_code: u8) -> Self {
+        Self { schema: "nvmectl-error", version: "1.0", error, message, hint, exit_code }
+    }
+
+    /// One line of JSON, without the newline.
+    pub fn to_line(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+fn exit_code_of(errno: i32) -> u8 {
+    match errno {
+        errno::EPERM | errno::EACCES => 3,
+        errno::ENOENT => 4,
+        errno::ENXIO | errno::ENODEV | errno::ENOTCONN | errno::ETIMEDOUT => 5,
+        errno::ENOSYS | errno::EOPNOTSUPP => 6,
+        _ => 1,
+    }
+}
+
+fn hint_of(errno: i32) -> Option<&'static str> {
+    Some(match errno {
+        errno::EPERM | errno::EACCES => "run it as root; reading stats, identify and smart needs no privilege",
+        errno::ENOENT => "nvmectl list shows what there is",
+        errno::EIO => "nvmectl error-log and nvmectl smart show what the device says about it",
+        errno::EBUSY => "someone else uses it: wait, or end what uses it",
+        errno::ENXIO | errno::ENODEV | errno::ETIMEDOUT => {
+            "the device is gone or does not answer: nvmectl stats shows the oldest command still out"
+        }
+        errno::ENOTCONN => "the driver behind this folder has ended: start it again",
+        errno::ENOSYS | errno::EOPNOTSUPP => "this controller does not have it: nvmectl identify shows what it has",
+        _ => return None,
+    })
+}
+
+/// Bad settings are the user's, everything else the device's.
+fn exit_code_of_start(_error: &nvme_driver::Error) -> u8 {
+    1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::Operation;
+
+    #[test]
+    fn errnos_become_exit_codes() {
+        for (errno, exit_code) in [
+            (errno::EACCES, 3),
+            (errno::EPERM, 3),
+            (errno::ENOENT, 4),
+            (errno::ENODEV, 5),
+            (errno::ETIMEDOUT, 5),
+            (errno::EOPNOTSUPP, 6),
+            (errno::EIO, 1),
+            (errno::EINVAL, 1),
+            (-7, 1),
+        ] {
+            assert_eq!(Error::from(TreeError::new(Operation::Read, "1/stats", errno)).exit_code(), exit_code, "{errno}");
+        }
+    }
+
+    #[test]
+    fn an_error_says_what_why_and_what_to_do_next() {
+        let why = io::Error::from(io::ErrorKind::NotFound);
+        let error = Error::NoDriver { root: PathBuf::from("/run/scheme/nvme"), why };
+        assert_eq!(
+            error.text(),
+            "error: no driver is running: /run/scheme/nvme: entity not found\n \
+             hint: start nvme-driver, name its folder with --root or NVME_ROOT, or add --emulate"
+        );
+        let json: serde_json::Value = serde_json::from_str(&error.json()).unwrap();
+        assert_eq!(json["schema"], "nvmectl-error");
+        assert_eq!(json["error"], "no_driver");
+        assert_eq!(json["exit_code"], 4);
+        assert!(json["hint"].as_str().unwrap().contains("--emulate"));
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_error() {
+        let closed = Error::Output(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert!(closed.is_silent());
+        assert_eq!(closed.exit_code(), 0);
+        let full = Error::Output(io::Error::from(io::ErrorKind::StorageFull));
+        assert!(!full.is_silent());
+        assert_eq!(full.exit_code(), 1);
+    }
+}

@@ -1,0 +1,2 @@
+//! nvmectl
+fn main() {}

@@ -1,0 +1,174 @@
+//! How text looks: tables without lines, bold headings, colours only where they are wanted.
+
+use std::io::{self, IsTerminal};
+
+use clap::ColorChoice;
+use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Row, Table, presets};
+
+use crate::units::Units;
+
+/// What the output can show.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    /// Escape sequences are wanted.
+    pub color: bool,
+    /// Characters in a line of the terminal; None where the output is none, and lines are as long as they are.
+    pub width: Option<u16>,
+    /// How quantities are printed.
+    pub units: Units,
+}
+
+/// Where a column's content stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Align {
+    /// Text.
+    Left,
+    /// Numbers.
+    Right,
+}
+
+/// How a text stands out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// Not at all.
+    Plain,
+    /// A heading.
+    Heading,
+    /// All is well.
+    Good,
+    /// Worth a look.
+    Warning,
+    /// Something is wrong.
+    Bad,
+}
+
+impl Style {
+    /// The style for standard output.
+    pub fn of_stdout(color: ColorChoice, units: Units) -> Self {
+        let terminal = io::stdout().is_terminal();
+        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let color = match color {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => terminal && !unwanted,
+        };
+        let width = if terminal { Table::new().width() } else { None };
+        Self { color, width, units }
+    }
+
+    /// Without colour, of any width.
+    pub fn plain(units: Units) -> Self {
+        Self { color: false, width: None, units }
+    }
+
+    /// `text` in `tone`.
+    pub fn paint(&self, tone: Tone, text: &str) -> String {
+        let code = match tone {
+            _ if !self.color => return text.to_owned(),
+            Tone::Plain => return text.to_owned(),
+            Tone::Heading => "1",
+            Tone::Good => "32",
+            Tone::Warning => "33",
+            Tone::Bad => "1;31",
+        };
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
+
+    /// An empty table with `columns`, indented by `indent` characters.
+    pub fn table(&self, columns: &[(&str, Align)]) -> Grid {
+        let mut table = self.bare();
+        table.set_header(columns.iter().map(|(name, _)| Cell::new(name).add_attribute(Attribute::Bold)));
+        for (index, (_, align)) in columns.iter().enumerate() {
+            if let (Align::Right, Some(column)) = (align, table.column_mut(index)) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        Grid { table }
+    }
+
+    /// An empty table of names and values.
+    pub fn pairs(&self) -> Grid {
+        Grid { table: self.bare() }
+    }
+
+    fn bare(&self) -> Table {
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING);
+        if self.color {
+            table.enforce_styling();
+        } else {
+            table.force_no_tty();
+        }
+        match self.width {
+            Some(width) => table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width),
+            None => table.set_content_arrangement(ContentArrangement::Disabled),
+        };
+        table
+    }
+}
+
+/// A table that is being filled.
+pub struct Grid {
+    table: Table,
+}
+
+impl Grid {
+    /// Adds a row of plain cells.
+    pub fn row<T: ToString>(&mut self, cells: impl IntoIterator<Item = T>) {
+        self.table.add_row(Row::from(cells.into_iter().map(|cell| Cell::new(cell.to_string())).collect::<Vec<_>>()));
+    }
+
+    /// Adds a row of cells that may stand out.
+    pub fn toned_row(&mut self, cells: impl IntoIterator<Item = (String, Tone)>) {
+        let cell = |(text, tone): (String, Tone)| match tone {
+            Tone::Plain => Cell::new(text),
+            Tone::Heading => Cell::new(text).add_attribute(Attribute::Bold),
+            Tone::Good => Cell::new(text).fg(Color::Green),
+            Tone::Warning => Cell::new(text).fg(Color::Yellow),
+            Tone::Bad => Cell::new(text).fg(Color::Red).add_attribute(Attribute::Bold),
+        };
+        self.table.add_row(Row::from(cells.into_iter().map(cell).collect::<Vec<_>>()));
+    }
+
+    /// The lines, each without blanks at its end and with `indent` blanks before it, each ended by a newline.
+    pub fn lines(&self, indent: usize) -> String {
+        let mut out = String::new();
+        for line in self.table.lines() {
+            // The preset has a blank on either side of each column.
+            let line = line.strip_prefix(' ').unwrap_or(&line).trim_end();
+            out.push_str(&" ".repeat(indent));
+            out.push_str(line);
+            out.push('\n');
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_aligned_without_blanks_at_the_end() {
+        let style = Style::plain(Units::Iec);
+        let mut grid = style.table(&[("NAME", Align::Left), ("SIZE", Align::Right)]);
+        grid.row(["a", "1"]);
+        grid.row(["longer", "1000000"]);
+        assert_eq!(grid.lines(2), "  NAME       SIZE\n  a             1\n  longer  1000000\n");
+    }
+
+    #[test]
+    fn no_escape_is_written_without_colour() {
+        let mut style = Style::plain(Units::Iec);
+        assert_eq!(style.paint(Tone::Bad, "x"), "x");
+        let mut grid = style.pairs();
+        grid.toned_row([("x".to_owned(), Tone::Bad)]);
+        assert_eq!(grid.lines(0), "x\n");
+
+        style.color = true;
+        assert_eq!(style.paint(Tone::Bad, "x"), "\u{1b}[1;31mx\u{1b}[0m");
+        let mut grid = style.pairs();
+        grid.toned_row([("x".to_owned(), Tone::Bad)]);
+        assert!(grid.lines(0).contains('\u{1b}'));
+    }
+}

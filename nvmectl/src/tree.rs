@@ -1,0 +1,236 @@
+//! The one way in: file operations on the driver's tree (`1/stats`, `controller/identify`, ...), whoever serves it.
+//!
+//! [`MountedTree`] reads a tree that a driver's daemon serves, [`Embedded`] one of a driver inside this process. What
+//! comes out of a tree is not trusted: how much is read is bounded here, what it says is checked by who decodes it.
+
+use std::io;
+use std::path::Path;
+
+mod embedded;
+#[cfg(test)]
+pub mod fake;
+mod mounted;
+
+pub use embedded::Embedded;
+pub use mounted::MountedTree;
+
+/// What a file is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reading only.
+    Read,
+    /// Reading and writing.
+    ReadWrite,
+}
+
+/// The driver's paths, relative to the root and without a leading slash.
+pub trait Tree {
+    /// Opens the file at `path`. What is closed is closed by dropping the file.
+    ///
+    /// # Errors
+    /// [`TreeError`] with the errno of whoever serves the tree.
+    fn open(&self, path: &str, access: Access) -> Result<Box<dyn TreeFile>, TreeError>;
+
+    /// The names in the directory at `path`; an empty path is the root. In no particular order.
+    ///
+    /// # Errors
+    /// [`TreeError`] with the errno of whoever serves the tree.
+    fn list(&self, path: &str) -> Result<Vec<String>, TreeError>;
+}
+
+/// An open file of the tree.
+pub trait TreeFile {
+    /// Reads at most `into.len()` bytes at `offset_bytes`; 0 means the end.
+    ///
+    /// # Errors
+    /// [`TreeError`] with the errno of whoever serves the tree.
+    fn read_at(&mut self, into: &mut [u8], offset_bytes: u64) -> Result<usize, TreeError>;
+
+    /// Writes at most `from.len()` bytes at `offset_bytes`; returns how many were taken.
+    ///
+    /// # Errors
+    /// [`TreeError`] with the errno of whoever serves the tree.
+    fn write_at(&mut self, from: &[u8], offset_bytes: u64) -> Result<usize, TreeError>;
+}
+
+/// What was being done when a [`TreeError`] came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Opening a file.
+    Open,
+    /// Listing a directory.
+    List,
+    /// Reading.
+    Read,
+    /// Writing.
+    Write,
+}
+
+impl Operation {
+    /// The verb for messages.
+    pub const fn verb(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::List => "list",
+            Self::Read => "read",
+            Self::Write => "write",
+        }
+    }
+}
+
+/// A file operation that failed: which, where and with which errno.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot {} nvme:{path}: {}", operation.verb(), io::Error::from_raw_os_error(*errno))]
+pub struct TreeError {
+    /// What was being done.
+    pub operation: Operation,
+    /// Where, relative to the root.
+    pub path: String,
+    /// The errno, with the numbers of Linux (Redox uses the same).
+    pub errno: i32,
+}
+
+/// The errnos that decide what is said and which exit code is given.
+pub mod errno {
+    /// Operation not permitted.
+    pub const EPERM: i32 = 1;
+    /// No such file or directory.
+    pub const ENOENT: i32 = 2;
+    /// Interrupted system call.
+    pub const EINTR: i32 = 4;
+    /// Input/output error.
+    pub const EIO: i32 = 5;
+    /// No such device or address.
+    pub const ENXIO: i32 = 6;
+    /// Permission denied.
+    pub const EACCES: i32 = 13;
+    /// Device or resource busy.
+    pub const EBUSY: i32 = 16;
+    /// No such device.
+    pub const ENODEV: i32 = 19;
+    /// Invalid argument.
+    pub const EINVAL: i32 = 22;
+    /// File too large: more came than a document may have.
+    pub const EFBIG: i32 = 27;
+    /// Function not implemented.
+    pub const ENOSYS: i32 = 38;
+    /// Operation not supported.
+    pub const EOPNOTSUPP: i32 = 95;
+    /// Transport endpoint is not connected: the daemon behind a mount is gone.
+    pub const ENOTCONN: i32 = 107;
+    /// Connection timed out: the device did not answer.
+    pub const ETIMEDOUT: i32 = 110;
+}
+
+impl TreeError {
+    /// An error of `operation` on `path`.
+    pub fn new(operation: Operation, path: &str, errno: i32) -> Self {
+        Self { operation, path: path.to_owned(), errno }
+    }
+
+    /// The same for an [`io::Error`]; one without an errno counts as EIO.
+    pub fn of_io(operation: Operation, path: &str, error: &io::Error) -> Self {
+        Self::new(operation, path, error.raw_os_error().unwrap_or(errno::EIO))
+    }
+}
+
+/// Most bytes any document of the tree can have: the statistics of 65,535 queues do not come near it.
+const DOCUMENT_MAX_BYTES: usize = 64 << 20;
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Reads all of the document at `path`.
+///
+/// # Errors
+/// [`TreeError`]; EFBIG when it does not end within 64 MiB.
+pub fn read_document(tree: &dyn Tree, path: &str) -> Result<Vec<u8>, TreeError> {
+    let mut file = tree.open(path, Access::Read)?;
+    let mut document = Vec::new();
+    loop {
+        let start = document.len();
+        if start >= DOCUMENT_MAX_BYTES {
+            return Err(TreeError::new(Operation::Read, path, errno::EFBIG));
+        }
+        document.resize(start + CHUNK_BYTES, 0);
+        let count = read_some(file.as_mut(), document.get_mut(start..).unwrap_or_default(), start as u64)?;
+        document.truncate(start + count);
+        if count == 0 {
+            log::debug!("read {} bytes of nvme:{path}", document.len());
+            return Ok(document);
+        }
+    }
+}
+
+/// One read that is tried again when a signal interrupts it. Never reports more than `into` holds.
+pub fn read_some(file: &mut dyn TreeFile, into: &mut [u8], offset_bytes: u64) -> Result<usize, TreeError> {
+    loop {
+        match file.read_at(into, offset_bytes) {
+            Err(error) if error.errno == errno::EINTR => {}
+            other => return other.map(|count| count.min(into.len())),
+        }
+    }
+}
+
+/// Writes all of `from` at the start of the file.
+///
+/// # Errors
+/// [`TreeError`]; EIO when the file takes nothing more.
+pub fn write_all(file: &mut dyn TreeFile, path: &str, from: &[u8]) -> Result<(), TreeError> {
+    let mut written = 0;
+    while let Some(rest) = from.get(written..).filter(|rest| !rest.is_empty()) {
+        match file.write_at(rest, written as u64) {
+            Ok(0) => return Err(TreeError::new(Operation::Write, path, errno::EIO)),
+            Ok(count) => written += count,
+            Err(error) if error.errno == errno::EINTR => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Where a driver's daemon serves its tree when nothing else is said.
+pub fn default_root() -> &'static Path {
+    Path::new(if cfg!(target_os = "redox") { "/scheme/nvme" } else { "/run/scheme/nvme" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fake::FakeTree;
+    use super::*;
+
+    #[test]
+    fn a_document_is_read_whole_in_whatever_pieces_it_comes() {
+        let document: Vec<u8> = (0..200_000u32).map(|i| i as u8).collect();
+        for piece_bytes in [1, 4095, CHUNK_BYTES, 1 << 20] {
+            let tree = FakeTree::new().file("1/stats", &document).pieces_of(piece_bytes);
+            assert!(read_document(&tree, "1/stats").unwrap() == document, "{piece_bytes}");
+        }
+    }
+
+    #[test]
+    fn a_document_without_an_end_is_given_up() {
+        let tree = FakeTree::new().endless_file("1/stats");
+        assert_eq!(read_document(&tree, "1/stats").unwrap_err().errno, errno::EFBIG);
+    }
+
+    #[test]
+    fn interrupted_calls_are_tried_again() {
+        let tree = FakeTree::new().file("1/stats", b"{}").interrupted_every_other_call();
+        assert_eq!(read_document(&tree, "1/stats").unwrap(), b"{}");
+        let mut file = tree.open("1/stats", Access::ReadWrite).unwrap();
+        write_all(file.as_mut(), "1/stats", &[7; 100]).unwrap();
+        assert_eq!(tree.written("1/stats"), vec![7; 100]);
+    }
+
+    #[test]
+    fn a_file_that_takes_nothing_is_an_error() {
+        let tree = FakeTree::new().file("1/bench", b"");
+        let mut file = tree.open("1/bench", Access::Read).unwrap();
+        assert_eq!(write_all(file.as_mut(), "1/bench", b"job").unwrap_err().errno, errno::EIO);
+    }
+
+    #[test]
+    fn errors_say_what_and_why() {
+        let error = TreeError::new(Operation::Open, "3/stats", errno::ENOENT);
+        assert_eq!(error.to_string(), "cannot open nvme:3/stats: No such file or directory (os error 2)");
+    }
+}

@@ -1,0 +1,131 @@
+//! The tree that a driver's daemon serves: files below a folder.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use super::{Access, Operation, Tree, TreeError, TreeFile};
+
+/// A driver's tree below a folder: a FUSE mount on Linux, a scheme on Redox.
+#[derive(Debug)]
+pub struct MountedTree {
+    root: PathBuf,
+}
+
+impl MountedTree {
+    /// The tree below `root`.
+    ///
+    /// # Errors
+    /// The [`io::Error`] of looking at `root`; [`io::ErrorKind::NotFound`] also when it is a folder without a
+    /// controller, such as a mount point that nothing is mounted on.
+    pub fn new(root: PathBuf) -> Result<Self, io::Error> {
+        let mut entries = fs::read_dir(&root)?;
+        let has_controller = entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() == "controller"));
+        if !has_controller {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "it has no entry \"controller\""));
+        }
+        Ok(Self { root })
+    }
+
+    /// Paths come from this program's own tables, yet one that leaves the root shall not work.
+    fn locate(&self, operation: Operation, path: &str) -> Result<PathBuf, TreeError> {
+        if path.split('/').any(|part| part == "..") || path.starts_with('/') {
+            return Err(TreeError::new(operation, path, super::errno::EINVAL));
+        }
+        Ok(self.root.join(path))
+    }
+}
+
+impl Tree for MountedTree {
+    fn open(&self, path: &str, access: Access) -> Result<Box<dyn TreeFile>, TreeError> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(access == Access::ReadWrite)
+            .open(self.locate(Operation::Open, path)?)
+            .map_err(|error| TreeError::of_io(Operation::Open, path, &error))?;
+        Ok(Box::new(MountedFile { file, path: path.to_owned() }))
+    }
+
+    fn list(&self, path: &str) -> Result<Vec<String>, TreeError> {
+        let failed = |error: io::Error| TreeError::of_io(Operation::List, path, &error);
+        fs::read_dir(self.locate(Operation::List, path)?)
+            .map_err(failed)?
+            .map(|entry| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into_owned()))
+            .collect()
+    }
+}
+
+struct MountedFile {
+    file: File,
+    path: String,
+}
+
+impl TreeFile for MountedFile {
+    fn read_at(&mut self, into: &mut [u8], offset_bytes: u64) -> Result<usize, TreeError> {
+        self.file
+            .read_at(into, offset_bytes)
+            .map_err(|error| TreeError::of_io(Operation::Read, &self.path, &error))
+    }
+
+    fn write_at(&mut self, from: &[u8], offset_bytes: u64) -> Result<usize, TreeError> {
+        self.file
+            .write_at(from, offset_bytes)
+            .map_err(|error| TreeError::of_io(Operation::Write, &self.path, &error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{errno, read_document};
+    use super::*;
+
+    /// A folder that is removed again.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("nvmectl-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn files_and_folders_below_the_root() {
+        let folder = Folder::new("mounted");
+        fs::create_dir(folder.0.join("controller")).unwrap();
+        fs::create_dir(folder.0.join("1")).unwrap();
+        fs::write(folder.0.join("1/stats?light"), b"{}").unwrap();
+        let tree = MountedTree::new(folder.0.clone()).unwrap();
+
+        let mut names = tree.list("").unwrap();
+        names.sort();
+        assert_eq!(names, ["1", "controller"]);
+        assert_eq!(read_document(&tree, "1/stats?light").unwrap(), b"{}");
+        let mut file = tree.open("1/stats?light", Access::ReadWrite).unwrap();
+        assert_eq!(file.write_at(b"[]", 0).unwrap(), 2);
+        assert_eq!(read_document(&tree, "1/stats?light").unwrap(), b"[]");
+
+        let missing = tree.open("2/stats", Access::Read).map(|_| ()).unwrap_err();
+        assert_eq!(missing, TreeError::new(Operation::Open, "2/stats", errno::ENOENT));
+        for outside in ["../1", "/etc/passwd", "1/../../x"] {
+            assert_eq!(tree.list(outside).unwrap_err().errno, errno::EINVAL, "{outside}");
+        }
+        let read_only = tree.open("1/stats?light", Access::Read).unwrap().write_at(b"x", 0).unwrap_err();
+        assert_eq!(read_only.operation, Operation::Write);
+    }
+
+    #[test]
+    fn a_folder_without_a_controller_is_no_tree() {
+        let folder = Folder::new("empty");
+        assert_eq!(MountedTree::new(folder.0.clone()).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(MountedTree::new(folder.0.join("nothing")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}
