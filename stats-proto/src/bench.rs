@@ -12,6 +12,6 @@ pub use fio::to_fio_json;
 pub use job::{BenchJob, BenchJobSchema, JobError, Pattern};
 pub use line::{BenchError, BenchErrorSchema, BenchLine, BenchProgress, BenchProgressSchema, Phase};
 pub use result::{
-    BenchDevice, BenchJobResult, BenchResult, BenchResultSchema, Depth, Exact, LatencySummary, PERCENTILES,
-    Side,
+    BenchDevice, BenchJobResult, BenchResult, BenchResultSchema, Depth, Exact, Latencies, LatencySummary,
+    PERCENTILES, Side,
 };

@@ -6,6 +6,7 @@ use super::BenchJob;
 use crate::Version;
 use crate::big_int::{big_u64, big_u64_map, big_u64_option};
 use crate::hist::{HistError, Histogram, Unit};
+use crate::per_second;
 
 /// The value of `schema` in this document.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,12 +148,206 @@ pub struct Exact {
 }
 
 impl LatencySummary {
-    /// Summarises a histogram. With `exact`, minimum, maximum and mean come from there instead of the buckets.
+    /// Summarises a histogram in ns. With `exact`, minimum, maximum and mean come from there instead of the buckets, and no
+    /// percentile exceeds the maximum (a bucket's upper edge may).
     ///
     /// # Errors
-    /// A histogram that is not in ns.
-    pub fn new(_histogram: Histogram, _exact: Option<Exact>) -> Result<Self, HistError> {
-        let _ = Unit::Ns;
-        todo!()
+    /// [`HistError::Units`] for a histogram that is not in ns.
+    pub fn new(histogram: Histogram, exact: Option<Exact>) -> Result<Self, HistError> {
+        let exact = exact.filter(|_| !histogram.is_empty());
+        let mean = exact.map(|exact| exact.sum_ns as f64 / histogram.count() as f64);
+        let edges = (exact.map(|exact| exact.min_ns), exact.map(|exact| exact.max_ns));
+        Self::summarise(histogram, edges, mean)
+    }
+
+    /// The summary of nothing.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self {
+            min_ns: None,
+            max_ns: None,
+            mean_ns: None,
+            stddev_ns: None,
+            percentiles_ns: BTreeMap::new(),
+            histogram: Histogram::empty(Unit::Ns),
+        }
+    }
+
+    /// The summary of all values of several: histograms are added and percentiles are taken from the sum, never averaged.
+    ///
+    /// # Errors
+    /// Histograms that cannot be added.
+    pub fn merged<'a, I>(parts: I) -> Result<Self, HistError>
+    where
+        I: IntoIterator<Item = &'a Self>,
+    {
+        let mut histogram = Histogram::empty(Unit::Ns);
+        let (mut min, mut max, mut sum) = (None::<u64>, None::<u64>, 0.0);
+        for part in parts {
+            histogram.add(&part.histogram)?;
+            // `None` is less than everything, hence not `min` for both.
+            min = min.into_iter().chain(part.min_ns).min();
+            max = max.max(part.max_ns);
+            sum += part.mean_ns.unwrap_or(0.0) * part.histogram.count() as f64;
+        }
+        let mean = (!histogram.is_empty()).then(|| sum / histogram.count() as f64);
+        Self::summarise(histogram, (min, max), mean)
+    }
+
+    fn summarise(
+        histogram: Histogram,
+        (min_ns, max_ns): (Option<u64>, Option<u64>),
+        mean_ns: Option<f64>,
+    ) -> Result<Self, HistError> {
+        if histogram.unit() != Unit::Ns {
+            return Err(HistError::Units {
+                left: Unit::Ns,
+                right: histogram.unit(),
+            });
+        }
+        let percentile = |key: &str| {
+            let edge = histogram.quantile(key.parse::<f64>().ok()? / 100.0)?;
+            Some((key.to_owned(), max_ns.map_or(edge, |max| edge.min(max))))
+        };
+        Ok(Self {
+            min_ns: min_ns.or_else(|| histogram.min()),
+            max_ns: max_ns.or_else(|| histogram.max()),
+            mean_ns: mean_ns.or_else(|| histogram.mean()),
+            stddev_ns: histogram.stddev(),
+            percentiles_ns: PERCENTILES.iter().filter_map(|key| percentile(key)).collect(),
+            histogram,
+        })
+    }
+}
+
+impl Depth {
+    /// From time integrals in request-nanoseconds (device: command-nanoseconds) over `elapsed_ns`.
+    #[must_use]
+    pub fn new(asked: u32, max: u32, integral_ns: u128, device_integral_ns: u128, elapsed_ns: u64) -> Self {
+        let mean = |integral_ns: u128| {
+            if elapsed_ns == 0 {
+                0.0
+            } else {
+                integral_ns as f64 / elapsed_ns as f64
+            }
+        };
+        Self {
+            asked,
+            mean: mean(integral_ns),
+            max,
+            device_mean: mean(device_integral_ns),
+        }
+    }
+}
+
+/// The latency distributions of one side of a job, in ns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Latencies {
+    /// From handing the request in to its answer.
+    pub total: LatencySummary,
+    /// From doorbell to completion.
+    pub device: LatencySummary,
+    /// From handing the request in to the doorbell.
+    pub host: LatencySummary,
+}
+
+impl Side {
+    /// From what was counted in `elapsed_ns`: the rates and the number of errors follow.
+    #[must_use]
+    pub fn new(
+        ios: u64,
+        bytes: u64,
+        errors_by_status: BTreeMap<String, u64>,
+        latencies: Latencies,
+        elapsed_ns: u64,
+    ) -> Self {
+        let errors = errors_by_status
+            .values()
+            .fold(0, |sum: u64, &count| sum.saturating_add(count));
+        Self {
+            ios,
+            bytes,
+            errors,
+            errors_by_status,
+            iops: per_second(ios, elapsed_ns),
+            bytes_per_s: per_second(bytes, elapsed_ns),
+            latency_total: latencies.total,
+            latency_device: latencies.device,
+            latency_host: latencies.host,
+        }
+    }
+
+    /// A side that did nothing.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self {
+            ios: 0,
+            bytes: 0,
+            errors: 0,
+            errors_by_status: BTreeMap::new(),
+            iops: 0.0,
+            bytes_per_s: 0.0,
+            latency_total: LatencySummary::empty(),
+            latency_device: LatencySummary::empty(),
+            latency_host: LatencySummary::empty(),
+        }
+    }
+
+    fn merged<'a>(parts: impl Iterator<Item = &'a Self> + Clone, elapsed_ns: u64) -> Result<Self, HistError> {
+        let mut errors_by_status = BTreeMap::<String, u64>::new();
+        for (status, &count) in parts.clone().flat_map(|part| &part.errors_by_status) {
+            let sum = errors_by_status.entry(status.clone()).or_default();
+            *sum = sum.saturating_add(count);
+        }
+        let sum = |of: fn(&Self) -> u64| parts.clone().map(of).fold(0, u64::saturating_add);
+        let latencies = Latencies {
+            total: LatencySummary::merged(parts.clone().map(|part| &part.latency_total))?,
+            device: LatencySummary::merged(parts.clone().map(|part| &part.latency_device))?,
+            host: LatencySummary::merged(parts.clone().map(|part| &part.latency_host))?,
+        };
+        Ok(Self::new(
+            sum(|part| part.ios),
+            sum(|part| part.bytes),
+            errors_by_status,
+            latencies,
+            elapsed_ns,
+        ))
+    }
+}
+
+impl BenchJobResult {
+    /// All jobs together. The elapsed time is the longest one's, counts and depths are sums, rates are counts by elapsed
+    /// time, and latencies are those of [`LatencySummary::merged`].
+    ///
+    /// # Errors
+    /// Histograms that cannot be added.
+    pub fn total(jobs: &[Self]) -> Result<Self, HistError> {
+        let elapsed_ns = jobs.iter().map(|job| job.elapsed_ns).max().unwrap_or(0);
+        // A mean counts for as long as its job ran.
+        let mean = |of: fn(&Depth) -> f64| {
+            let integral: f64 = jobs
+                .iter()
+                .map(|job| of(&job.depth) * job.elapsed_ns as f64)
+                .sum();
+            if elapsed_ns == 0 {
+                0.0
+            } else {
+                integral / elapsed_ns as f64
+            }
+        };
+        let sum = |of: fn(&Depth) -> u32| jobs.iter().map(|job| of(&job.depth)).fold(0, u32::saturating_add);
+        Ok(Self {
+            job: None,
+            qid: None,
+            elapsed_ns,
+            depth: Depth {
+                asked: sum(|depth| depth.asked),
+                mean: mean(|depth| depth.mean),
+                max: sum(|depth| depth.max),
+                device_mean: mean(|depth| depth.device_mean),
+            },
+            read: Side::merged(jobs.iter().map(|job| &job.read), elapsed_ns)?,
+            write: Side::merged(jobs.iter().map(|job| &job.write), elapsed_ns)?,
+        })
     }
 }

@@ -60,7 +60,7 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(
 ) -> Result<Option<QueueCounters>, D::Error> {
     let members = BTreeMap::<String, Value>::deserialize(deserializer)?;
     let known = |key: &&str| members.get(*key).is_some_and(|value| !value.is_null());
-    if KEYS.iter().chain(&["ops"]).any(|key| known(key)) {
+    if KEYS.iter().chain(&["ops"]).any(known) {
         let object = members.into_iter().collect::<serde_json::Map<_, _>>();
         QueueCounters::deserialize(Value::Object(object))
             .map(Some)

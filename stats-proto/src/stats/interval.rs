@@ -1,10 +1,18 @@
+mod growth;
+
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{QueueKind, StatsDocument};
+use growth::Growth;
+
+use super::{QueueCounters, QueueKind, QueueStats, StatsDocument};
 use crate::big_int::{big_u64, big_u64_map, big_u64_option};
 use crate::hist::{HistError, Histogram};
+use crate::per_second;
 
 /// What happened between two documents of the same driver: rates, means, and histograms by subtraction.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -19,6 +27,8 @@ pub struct Interval {
     pub consistent: bool,
     /// The queues that the later document has and that count, in its order.
     pub queues: Vec<QueueInterval>,
+    /// All I/O queues together, by operation: counts and rates are sums, histograms are added.
+    pub io_ops: BTreeMap<String, OpInterval>,
 }
 
 /// What one queue did in an interval.
@@ -151,10 +161,10 @@ pub enum IntervalError {
         later_ns: u64,
     },
     /// A counter of the later document is lower.
-    #[error("queue {qid}: {counter} went back from {earlier} to {later}, which no counter does")]
+    #[error("{place}: {counter} went back from {earlier} to {later}, which no counter does")]
     WentBack {
         /// The queue.
-        qid: u16,
+        place: String,
         /// The counter's name.
         counter: String,
         /// Before.
@@ -162,12 +172,10 @@ pub enum IntervalError {
         /// After.
         later: u64,
     },
-    /// Two histograms cannot be subtracted.
-    #[error("queue {qid}: {histogram}: {source}")]
+    /// Two histograms cannot be subtracted, or those of several queues not be added.
+    #[error("{histogram}: {source}")]
     Histogram {
-        /// The queue.
-        qid: u16,
-        /// The histogram's name.
+        /// Which one.
         histogram: String,
         /// Why.
         source: HistError,
@@ -175,11 +183,163 @@ pub enum IntervalError {
 }
 
 impl StatsDocument {
-    /// What happened between two documents.
+    /// What happened between two documents, both of the same run of the driver: rates and means over the time between, and
+    /// histograms by subtraction.
+    ///
+    /// A queue, operation or status that only the later document has is taken to have begun at 0. Queues that are gone, and
+    /// queues without counters, are left out.
     ///
     /// # Errors
-    /// See [`IntervalError`].
-    pub fn interval(_earlier: &Self, _later: &Self) -> Result<Interval, IntervalError> {
-        todo!()
+    /// Documents of different runs or in the wrong order, or a counter that went back.
+    pub fn interval(earlier: &Self, later: &Self) -> Result<Interval, IntervalError> {
+        if earlier.instance_id != later.instance_id || earlier.boot_id != later.boot_id {
+            return Err(IntervalError::Restarted);
+        }
+        let (earlier_ns, later_ns) = (earlier.time.monotonic_ns, later.time.monotonic_ns);
+        let elapsed_ns = later_ns
+            .checked_sub(earlier_ns)
+            .filter(|&elapsed_ns| elapsed_ns > 0);
+        let elapsed_ns = elapsed_ns.ok_or(IntervalError::NotLater { earlier_ns, later_ns })?;
+        let mut queues = Vec::with_capacity(later.queues.len());
+        for queue in &later.queues {
+            let before = earlier.queues.iter().find(|before| before.qid == queue.qid);
+            queues.extend(queue_interval(before, queue, elapsed_ns)?);
+        }
+        let resets = (earlier.generation, later.generation);
+        let resets = resets
+            .1
+            .checked_sub(resets.0)
+            .ok_or_else(|| IntervalError::WentBack {
+                place: "controller".to_owned(),
+                counter: "generation".to_owned(),
+                earlier: resets.0,
+                later: resets.1,
+            })?;
+        let io_ops = io_ops(&queues)?;
+        let consistent = earlier.snapshot.consistent && later.snapshot.consistent;
+        Ok(Interval {
+            elapsed_ns,
+            resets,
+            consistent,
+            queues,
+            io_ops,
+        })
+    }
+}
+
+/// `None` if the queue has no counters in either document.
+fn queue_interval(
+    before: Option<&QueueStats>,
+    queue: &QueueStats,
+    elapsed_ns: u64,
+) -> Result<Option<QueueInterval>, IntervalError> {
+    let Some(later) = &queue.counters else {
+        return Ok(None);
+    };
+    let nothing = QueueCounters::default();
+    let earlier = match before {
+        None => &nothing,
+        Some(QueueStats {
+            counters: Some(counters),
+            ..
+        }) => counters,
+        Some(_) => return Ok(None),
+    };
+    let growth = Growth {
+        place: format!("queue {}", queue.qid),
+        elapsed_ns,
+    };
+    let counter = |name: &str, of: fn(&QueueCounters) -> u64| growth.counter(name, of(earlier), of(later));
+    let ops = growth.ops(&earlier.ops, &later.ops)?;
+    let completed = counter("completed", |queue| queue.completed)?;
+    let depth_integral_ns = growth.wrapping(
+        "qd_time_integral_ns",
+        earlier.qd_time_integral_ns,
+        later.qd_time_integral_ns,
+    )?;
+    let wakeups = (&earlier.completions_per_wakeup, &later.completions_per_wakeup);
+    Ok(Some(QueueInterval {
+        qid: queue.qid,
+        kind: queue.kind,
+        depth: queue.depth,
+        consistent: queue.consistent && before.is_none_or(|before| before.consistent),
+        submitted: counter("submitted", |queue| queue.submitted)?,
+        completed,
+        completed_error: counter("completed_error", |queue| queue.completed_error)?,
+        timeouts: counter("timeouts", |queue| queue.timeouts)?,
+        aborts: counter("aborts", |queue| queue.aborts)?,
+        retries: counter("retries", |queue| queue.retries)?,
+        errors_by_status: growth.map(
+            "errors_by_status",
+            &earlier.errors_by_status,
+            &later.errors_by_status,
+        )?,
+        rejected: growth.rejected(&earlier.rejected, &later.rejected)?,
+        iops: per_second(completed, elapsed_ns),
+        bytes_per_s: ops.values().map(|op| op.bytes_per_s).sum(),
+        mean_queue_depth: depth_integral_ns as f64 / elapsed_ns as f64,
+        active_percent: growth.percent(counter("active_ns", |queue| queue.active_ns)?),
+        full_percent: growth.percent(counter("full_ns", |queue| queue.full_ns)?),
+        inflight: later.inflight,
+        inflight_max: later.inflight_max,
+        inflight_age_max_ns: later.inflight_age_max_ns,
+        host_queued: later.host_queued,
+        sq_doorbells: counter("sq_doorbells", |queue| queue.sq_doorbells)?,
+        cq_doorbells: counter("cq_doorbells", |queue| queue.cq_doorbells)?,
+        polls: counter("polls", |queue| queue.polls)?,
+        polls_empty: counter("polls_empty", |queue| queue.polls_empty)?,
+        interrupts: counter("interrupts", |queue| queue.interrupts)?,
+        spurious_interrupts: counter("spurious_interrupts", |queue| queue.spurious_interrupts)?,
+        bytes_copied: counter("bytes_copied", |queue| queue.bytes_copied)?,
+        bytes_zero_copy: counter("bytes_zero_copy", |queue| queue.bytes_zero_copy)?,
+        completions_per_wakeup: growth.histogram(
+            "completions_per_wakeup",
+            before.map(|_| wakeups.0),
+            wakeups.1,
+        )?,
+        ops,
+    }))
+}
+
+fn io_ops(queues: &[QueueInterval]) -> Result<BTreeMap<String, OpInterval>, IntervalError> {
+    let mut total = BTreeMap::<String, OpInterval>::new();
+    let io = queues.iter().filter(|queue| queue.kind == QueueKind::Io);
+    for (name, op) in io.flat_map(|queue| &queue.ops) {
+        match total.get_mut(name) {
+            None => {
+                total.insert(name.clone(), op.clone());
+            }
+            Some(sum) => sum.add(op).map_err(|source| IntervalError::Histogram {
+                histogram: name.clone(),
+                source,
+            })?,
+        }
+    }
+    Ok(total)
+}
+
+impl OpInterval {
+    fn add(&mut self, other: &Self) -> Result<(), HistError> {
+        let sum_ns = |op: &Self| op.mean_ns.unwrap_or(0.0) * op.count as f64;
+        let both_ns = sum_ns(self) + sum_ns(other);
+        self.count = self.count.saturating_add(other.count);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.errors = self.errors.saturating_add(other.errors);
+        self.iops += other.iops;
+        self.bytes_per_s += other.bytes_per_s;
+        self.mean_ns = (self.count > 0).then(|| both_ns / self.count as f64);
+        add_histogram(&mut self.latency_device, other.latency_device.as_ref())?;
+        add_histogram(&mut self.latency_host, other.latency_host.as_ref())
+    }
+}
+
+/// A sum of which one part is not known is not known.
+fn add_histogram(sum: &mut Option<Histogram>, other: Option<&Histogram>) -> Result<(), HistError> {
+    match (sum.as_mut(), other) {
+        (Some(known), Some(other)) => known.add(other),
+        _ => {
+            *sum = None;
+            Ok(())
+        }
     }
 }
