@@ -273,3 +273,6 @@ fn block_command(opcode: NvmOpcode, nsid: u32, slba: u64, cdw12: ReadWriteCdw12)
         ..nvm(opcode)
     }
 }
+
+#[cfg(test)]
+mod tests;

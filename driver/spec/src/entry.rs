@@ -256,3 +256,6 @@ impl SglDescriptor {
         self.identifier & 0xF
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -122,7 +122,7 @@ pub struct VolatileWriteCache {
     __: u32,
 }
 
-/// Interrupt Coalescing (NVMe over PCIe Transport 1.0, section 3.5.2; Base 2.0 feature 08h).
+/// Interrupt Coalescing (Base 2.0, section 5.27.1.6).
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct InterruptCoalescing {
@@ -136,7 +136,7 @@ pub struct InterruptCoalescing {
     __: u16,
 }
 
-/// Interrupt Vector Configuration (Base 2.0 feature 09h). Get Features takes IV in CDW11.
+/// Interrupt Vector Configuration (Base 2.0, section 5.27.1.7). Get Features takes IV in CDW11.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct InterruptVectorConfiguration {
@@ -281,3 +281,6 @@ pub struct NamespaceWriteProtection {
     #[bits(29)]
     __: u32,
 }
+
+#[cfg(test)]
+mod tests;

@@ -59,3 +59,6 @@ pub const CSI_NVM: u8 = 0;
 pub const CSI_KEY_VALUE: u8 = 1;
 /// Command Set Identifier: the Zoned Namespace Command Set.
 pub const CSI_ZONED: u8 = 2;
+
+#[cfg(test)]
+mod tests;

@@ -43,3 +43,6 @@ named_u8! {
         SANITIZE_STATUS = 0x81, "Sanitize Status";
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -95,3 +95,6 @@ impl NvmOpcode {
         Direction::of_opcode(self.0)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -299,3 +299,6 @@ pub struct Crto {
     #[bits(16)]
     pub crimt: u16,
 }
+
+#[cfg(test)]
+mod tests;

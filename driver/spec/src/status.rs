@@ -239,3 +239,6 @@ statuses! {
     HOST_PATHING_ERROR = (3, 0x70), "Host Pathing Error";
     ABORTED_BY_HOST = (3, 0x71), "Command Aborted By Host";
 }
+
+#[cfg(test)]
+mod tests;

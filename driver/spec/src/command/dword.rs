@@ -1,7 +1,4 @@
 //! The bit fields of command and completion dwords, and the payloads that go with them.
-//!
-//! Each bit field has `new()` (all zero), a getter and a `with_` and `set_` for every field, and is `From` and `Into` `u32`.
-//! A `with_` or `set_` panics if the value has more bits than the field: mask what comes from outside.
 
 use bitfield_struct::bitfield;
 use zerocopy::little_endian::{U32, U64};
@@ -162,7 +159,7 @@ pub const SEL_SAVED: u8 = 2;
 /// `GetFeaturesCdw10::sel`: what can be done with the feature, as [`SupportedCapabilities`].
 pub const SEL_SUPPORTED_CAPABILITIES: u8 = 3;
 
-/// Get Features with SEL = 3, completion dword 0 (Base 2.0, section 5.15.1).
+/// Get Features with SEL = 3, completion dword 0 (Base 2.0, section 5.15).
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct SupportedCapabilities {
