@@ -22,7 +22,7 @@ pub struct Health {
     /// Available Spare Threshold in percent.
     pub available_spare_threshold_percent: u8,
     /// Percentage Used, in percent of the device's life; may pass 100.
-    pub percentage_used_percent: u8,
+    pub percentage_used: u8,
     /// Data Units Read: thousands of 512 bytes, rounded up.
     #[serde(with = "big_u128")]
     pub data_units_read: u128,

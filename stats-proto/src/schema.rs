@@ -1,0 +1,14 @@
+//! The JSON Schema files (draft 2020-12) of the documents, as text.
+//!
+//! They describe exactly what this version writes: every member is described, required members are listed, and members
+//! that are not listed are refused. A reader of documents of a later minor version should use that version's file, or
+//! none: this crate's types skip members that they do not know.
+
+#[cfg(test)]
+mod tests;
+
+/// `schema/nvme-stats-1.0.json`: [`crate::stats::StatsDocument`].
+pub const STATS: &str = include_str!("../schema/nvme-stats-1.0.json");
+
+/// `schema/nvme-bench-1.0.json`: [`crate::bench::BenchJob`] and each [`crate::bench::BenchLine`].
+pub const BENCH: &str = include_str!("../schema/nvme-bench-1.0.json");
