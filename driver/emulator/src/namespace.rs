@@ -277,4 +277,4 @@ fn identity_seed(config: &Config, nsid: u32) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

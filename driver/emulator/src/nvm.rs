@@ -239,4 +239,4 @@ impl Command<'_> {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

@@ -118,7 +118,10 @@ impl Storage {
     /// Changes the size within the capacity. What is cut off is gone, what is added reads as zeroes.
     pub fn resize(&self, old_bytes: u64, new_bytes: u64) -> Result<(), StorageError> {
         if new_bytes > self.capacity_bytes() {
-            return Err(StorageError::OutOfRange { offset_bytes: 0, len_bytes: new_bytes });
+            return Err(StorageError::OutOfRange {
+                offset_bytes: 0,
+                len_bytes: new_bytes,
+            });
         }
         match self {
             Self::File(file) => file.resize(new_bytes),
@@ -132,7 +135,9 @@ impl Storage {
 fn show_zeroes<E>(mut len_bytes: u64, mut sink: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
     while len_bytes > 0 {
         // Both fit: the piece is no longer than the zeroes are.
-        let piece = ZEROES.get(..len_bytes.min(ZEROES_BYTES as u64) as usize).unwrap_or(&ZEROES);
+        let piece = ZEROES
+            .get(..len_bytes.min(ZEROES_BYTES as u64) as usize)
+            .unwrap_or(&ZEROES);
         sink(piece)?;
         len_bytes -= piece.len() as u64;
     }

@@ -56,7 +56,9 @@ impl Scratch {
     pub fn overwrite(&self, memory: &dyn HostMemory, offset_bytes: u64, bytes: &[u8]) -> Result<(), Status> {
         let mut cursor = self.cursor();
         cursor.skip(offset_bytes);
-        let fits = usize::try_from(cursor.remaining_bytes()).unwrap_or(usize::MAX).min(bytes.len());
+        let fits = usize::try_from(cursor.remaining_bytes())
+            .unwrap_or(usize::MAX)
+            .min(bytes.len());
         cursor.scatter(memory, bytes.get(..fits).unwrap_or_default())
     }
 
@@ -68,7 +70,11 @@ impl Scratch {
         {
             last.len_bytes += len_bytes;
         } else {
-            self.segments.push(Segment { address, len_bytes, is_hole: false });
+            self.segments.push(Segment {
+                address,
+                len_bytes,
+                is_hole: false,
+            });
         }
     }
 }
@@ -125,7 +131,10 @@ impl<'a> Cursor<'a> {
     /// At the beginning of the first segment.
     #[must_use]
     pub fn new(segments: &'a [Segment]) -> Self {
-        Self { segments, done_bytes: 0 }
+        Self {
+            segments,
+            done_bytes: 0,
+        }
     }
 
     /// Bytes to the end of the last segment.
@@ -149,7 +158,9 @@ impl<'a> Cursor<'a> {
             let (piece, len) = self.next(from.len() as u64).ok_or(Status::INTERNAL_ERROR)?;
             let (now, later) = from.split_at_checked(len).ok_or(Status::INTERNAL_ERROR)?;
             if !piece.is_hole {
-                memory.write(piece.address, now).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
+                memory
+                    .write(piece.address, now)
+                    .map_err(|_| Status::DATA_TRANSFER_ERROR)?;
             }
             from = later;
         }
@@ -165,7 +176,9 @@ impl<'a> Cursor<'a> {
             if piece.is_hole {
                 now.fill(0);
             } else {
-                memory.read(piece.address, now).map_err(|_| Status::DATA_TRANSFER_ERROR)?;
+                memory
+                    .read(piece.address, now)
+                    .map_err(|_| Status::DATA_TRANSFER_ERROR)?;
             }
             into = later;
         }

@@ -13,8 +13,11 @@ struct TemporaryPath(PathBuf);
 impl TemporaryPath {
     fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let name =
-            format!("nvme-emulator-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "nvme-emulator-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         Self(std::env::temp_dir().join(name))
     }
 }
@@ -60,11 +63,13 @@ enum Step {
 const SIZE: u64 = 3 * CHUNK_BYTES + 5000;
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let near_a_border = (0u64..4, 0u64..2000).prop_map(|(chunk, at)| {
-        (chunk * CHUNK_BYTES + at).saturating_sub(1000)
-    });
+    let near_a_border =
+        (0u64..4, 0u64..2000).prop_map(|(chunk, at)| (chunk * CHUNK_BYTES + at).saturating_sub(1000));
     let range = || {
-        (near_a_border.clone(), prop_oneof![0u64..3000, Just(CHUNK_BYTES), 0..SIZE])
+        (
+            near_a_border.clone(),
+            prop_oneof![0u64..3000, Just(CHUNK_BYTES), 0..SIZE],
+        )
             .prop_map(|(at, len)| (at.min(SIZE), len.min(SIZE - at.min(SIZE))))
     };
     proptest::collection::vec(
@@ -82,7 +87,9 @@ fn behaves_as_a_byte_array(storage: &Storage, steps: &[Step]) -> Result<(), Test
     for step in steps {
         match *step {
             Step::Write(at, fill, len) => {
-                let data: Vec<u8> = (0..len).map(|index| fill.wrapping_add((index % 251) as u8)).collect();
+                let data: Vec<u8> = (0..len)
+                    .map(|index| fill.wrapping_add((index % 251) as u8))
+                    .collect();
                 model[at as usize..(at + len) as usize].copy_from_slice(&data);
                 write(storage, at, &data).unwrap();
             }
@@ -122,9 +129,14 @@ fn memory_takes_room_only_where_it_was_written() {
     assert_eq!(storage.allocated_bytes(), 0);
     write(&storage, (63 << 40) + CHUNK_BYTES - 1, &[1, 2]).unwrap();
     assert_eq!(storage.allocated_bytes(), 2 * CHUNK_BYTES);
-    assert_eq!(read(&storage, (63 << 40) + CHUNK_BYTES - 2, 4).unwrap(), [0, 1, 2, 0]);
+    assert_eq!(
+        read(&storage, (63 << 40) + CHUNK_BYTES - 2, 4).unwrap(),
+        [0, 1, 2, 0]
+    );
     // Part of a chunk is zeroed, a whole one freed.
-    storage.deallocate((63 << 40) + CHUNK_BYTES - 1, CHUNK_BYTES + 1).unwrap();
+    storage
+        .deallocate((63 << 40) + CHUNK_BYTES - 1, CHUNK_BYTES + 1)
+        .unwrap();
     assert_eq!(storage.allocated_bytes(), CHUNK_BYTES);
     storage.deallocate(0, 64 << 40).unwrap();
     assert_eq!(storage.allocated_bytes(), 0);
@@ -136,9 +148,18 @@ fn memory_ends_where_its_table_does() {
     let storage = Storage::Memory(SparseMemory::new(1 << 20));
     let end = storage.capacity_bytes();
     assert!(end >= 4 << 20);
-    assert!(matches!(write(&storage, end - 1, &[1, 2]), Err(StorageError::OutOfRange { .. })));
-    assert!(matches!(read(&storage, u64::MAX, 2), Err(StorageError::OutOfRange { .. })));
-    assert!(matches!(storage.deallocate(end, 1), Err(StorageError::OutOfRange { .. })));
+    assert!(matches!(
+        write(&storage, end - 1, &[1, 2]),
+        Err(StorageError::OutOfRange { .. })
+    ));
+    assert!(matches!(
+        read(&storage, u64::MAX, 2),
+        Err(StorageError::OutOfRange { .. })
+    ));
+    assert!(matches!(
+        storage.deallocate(end, 1),
+        Err(StorageError::OutOfRange { .. })
+    ));
     write(&storage, end - 1, &[1]).unwrap();
     assert_eq!(read(&storage, end - 1, 1).unwrap(), [1]);
 }
@@ -153,7 +174,10 @@ fn a_source_that_fails_ends_the_write() {
         Err(Status::DATA_TRANSFER_ERROR)
     });
     assert_eq!((outcome, pieces), (Err(Status::DATA_TRANSFER_ERROR), 1));
-    assert_eq!(read(&storage, CHUNK_BYTES, CHUNK_BYTES).unwrap(), vec![7; CHUNK_BYTES as usize]);
+    assert_eq!(
+        read(&storage, CHUNK_BYTES, CHUNK_BYTES).unwrap(),
+        vec![7; CHUNK_BYTES as usize]
+    );
 }
 
 #[test]
@@ -191,7 +215,12 @@ fn a_file_that_somebody_cut_reads_as_zeroes_behind_its_end() {
     let path = TemporaryPath::new();
     let storage = open(&path.0, 1 << 20).unwrap();
     write(&storage, 0, &[9; 8192]).unwrap();
-    std::fs::File::options().write(true).open(&path.0).unwrap().set_len(5000).unwrap();
+    std::fs::File::options()
+        .write(true)
+        .open(&path.0)
+        .unwrap()
+        .set_len(5000)
+        .unwrap();
     let mut expected = vec![9; 8192];
     expected[5000..].fill(0);
     assert_eq!(read(&storage, 0, 8192).unwrap(), expected);
@@ -203,14 +232,21 @@ fn what_is_no_file_is_refused() {
     assert!(directory.to_string().contains("give a path"), "{directory}");
     let missing = open(Path::new("/no/such/directory/disk.img"), 4096).unwrap_err();
     assert!(matches!(missing, StorageError::Open { .. }));
-    assert!(matches!(open(Path::new("/dev/null"), 4096), Err(StorageError::NotAFile { .. })));
+    assert!(matches!(
+        open(Path::new("/dev/null"), 4096),
+        Err(StorageError::NotAFile { .. })
+    ));
 }
 
 #[test]
 fn several_namespaces_have_a_file_each() {
     let path = TemporaryPath::new();
-    let config: Config = format!("namespaces=2,size=1MiB,backing=file:{}", path.0.display()).parse().unwrap();
-    let storages: Vec<Storage> = (1..=2).map(|nsid| Storage::open(&config, nsid, 1 << 20).unwrap()).collect();
+    let config: Config = format!("namespaces=2,size=1MiB,backing=file:{}", path.0.display())
+        .parse()
+        .unwrap();
+    let storages: Vec<Storage> = (1..=2)
+        .map(|nsid| Storage::open(&config, nsid, 1 << 20).unwrap())
+        .collect();
     assert_eq!(storages.len(), 2);
     for nsid in 1..=2 {
         let own = PathBuf::from(format!("{}.{nsid}", path.0.display()));
@@ -222,21 +258,35 @@ fn several_namespaces_have_a_file_each() {
 #[test]
 fn shrinking_loses_what_growing_does_not_bring_back() {
     let path = TemporaryPath::new();
-    for storage in [Storage::Memory(SparseMemory::new(1 << 20)), open(&path.0, 1 << 20).unwrap()] {
+    for storage in [
+        Storage::Memory(SparseMemory::new(1 << 20)),
+        open(&path.0, 1 << 20).unwrap(),
+    ] {
         write(&storage, 0, &vec![5; 1 << 20]).unwrap();
         storage.resize(1 << 20, 300_000).unwrap();
         storage.resize(300_000, 2 << 20).unwrap();
         assert_eq!(read(&storage, 299_999, 3).unwrap(), [5, 0, 0]);
         let too_much = storage.capacity_bytes() + 1;
-        assert!(matches!(storage.resize(2 << 20, too_much), Err(StorageError::OutOfRange { .. })));
+        assert!(matches!(
+            storage.resize(2 << 20, too_much),
+            Err(StorageError::OutOfRange { .. })
+        ));
     }
 }
 
 #[test]
 fn the_host_is_told_what_kind_of_trouble_it_was() {
     let source = || io::Error::other("broken");
-    let read = StorageError::Read { offset_bytes: 0, len_bytes: 512, source: source() };
-    let write = StorageError::Write { offset_bytes: 0, len_bytes: 512, source: source() };
+    let read = StorageError::Read {
+        offset_bytes: 0,
+        len_bytes: 512,
+        source: source(),
+    };
+    let write = StorageError::Write {
+        offset_bytes: 0,
+        len_bytes: 512,
+        source: source(),
+    };
     assert_eq!(Status::from(read), Status::UNRECOVERED_READ_ERROR);
     assert_eq!(Status::from(write), Status::WRITE_FAULT);
 }

@@ -7,8 +7,14 @@ use crate::host::VecMemory;
 
 const BASE: u64 = VecMemory::BASE;
 const PAGE: u64 = 4096;
-const PRP: DataPointer = DataPointer { page_bytes: PAGE, sgl: false };
-const SGL: DataPointer = DataPointer { page_bytes: PAGE, sgl: true };
+const PRP: DataPointer = DataPointer {
+    page_bytes: PAGE,
+    sgl: false,
+};
+const SGL: DataPointer = DataPointer {
+    page_bytes: PAGE,
+    sgl: true,
+};
 
 fn memory() -> VecMemory {
     VecMemory::new(256 << 10)
@@ -24,11 +30,18 @@ fn put_sgl(memory: &VecMemory, address: u64, descriptors: &[SglDescriptor]) {
 }
 
 fn prps(prp1: u64, prp2: u64) -> SubmissionEntry {
-    SubmissionEntry { prp1, prp2, ..Default::default() }
+    SubmissionEntry {
+        prp1,
+        prp2,
+        ..Default::default()
+    }
 }
 
 fn sgl(descriptor: SglDescriptor) -> SubmissionEntry {
-    let mut entry = SubmissionEntry { flags: entry::PSDT_SGL_MPTR_BUFFER << 6, ..Default::default() };
+    let mut entry = SubmissionEntry {
+        flags: entry::PSDT_SGL_MPTR_BUFFER << 6,
+        ..Default::default()
+    };
     entry.set_sgl1(descriptor);
     entry
 }
@@ -40,8 +53,19 @@ fn walked(
     pointer: DataPointer,
 ) -> Result<Vec<(u64, u64)>, Status> {
     let mut scratch = Scratch::new();
-    map(entry, len_bytes, Direction::ToDevice, pointer, memory, &mut scratch)?;
-    Ok(scratch.segments().iter().map(|segment| (segment.address, segment.len_bytes)).collect())
+    map(
+        entry,
+        len_bytes,
+        Direction::ToDevice,
+        pointer,
+        memory,
+        &mut scratch,
+    )?;
+    Ok(scratch
+        .segments()
+        .iter()
+        .map(|segment| (segment.address, segment.len_bytes))
+        .collect())
 }
 
 fn dnr(status: Status) -> Result<Vec<(u64, u64)>, Status> {
@@ -56,19 +80,31 @@ fn no_data_does_not_look_at_the_pointer() {
 #[test]
 fn one_and_two_pages() {
     let memory = memory();
-    assert_eq!(walked(&memory, &prps(BASE + 0x10, u64::MAX), 4080, PRP), Ok(vec![(BASE + 0x10, 4080)]));
+    assert_eq!(
+        walked(&memory, &prps(BASE + 0x10, u64::MAX), 4080, PRP),
+        Ok(vec![(BASE + 0x10, 4080)])
+    );
     assert_eq!(
         walked(&memory, &prps(BASE + 0xFFC, BASE + 0x5000), 4096, PRP),
         Ok(vec![(BASE + 0xFFC, 4), (BASE + 0x5000, 4092)])
     );
     // Pages that touch are one segment.
-    assert_eq!(walked(&memory, &prps(BASE, BASE + PAGE), 8192, PRP), Ok(vec![(BASE, 8192)]));
+    assert_eq!(
+        walked(&memory, &prps(BASE, BASE + PAGE), 8192, PRP),
+        Ok(vec![(BASE, 8192)])
+    );
 }
 
 #[test]
 fn a_larger_host_page_is_one_page() {
-    let pointer = DataPointer { page_bytes: 16 << 10, sgl: false };
-    assert_eq!(walked(&memory(), &prps(BASE + 4096, 0), 12 << 10, pointer), Ok(vec![(BASE + 4096, 12 << 10)]));
+    let pointer = DataPointer {
+        page_bytes: 16 << 10,
+        sgl: false,
+    };
+    assert_eq!(
+        walked(&memory(), &prps(BASE + 4096, 0), 12 << 10, pointer),
+        Ok(vec![(BASE + 4096, 12 << 10)])
+    );
 }
 
 #[test]
@@ -95,17 +131,30 @@ fn a_full_list_page_chains_only_if_more_is_needed() {
     let list = BASE + 2 * PAGE - 16;
     put_u64s(&memory, list, &[BASE + 0x8000, BASE + 0xA000]);
     let expected = [(BASE, 4096), (BASE + 0x8000, 4096), (BASE + 0xA000, 4096)];
-    assert_eq!(walked(&memory, &prps(BASE, list), 3 * PAGE, PRP), Ok(expected.to_vec()));
+    assert_eq!(
+        walked(&memory, &prps(BASE, list), 3 * PAGE, PRP),
+        Ok(expected.to_vec())
+    );
     // Three needed: the second leads to the next list.
     put_u64s(&memory, list, &[BASE + 0x8000, BASE + 0x4000]);
     put_u64s(&memory, BASE + 0x4000, &[BASE + 0xA000, BASE + 0xC000]);
     let mut expected = expected.to_vec();
     expected.push((BASE + 0xC000, 4096));
-    assert_eq!(walked(&memory, &prps(BASE, list), 4 * PAGE, PRP), Ok(expected.clone()));
+    assert_eq!(
+        walked(&memory, &prps(BASE, list), 4 * PAGE, PRP),
+        Ok(expected.clone())
+    );
     // One entry left: nothing but the pointer to the next list.
     put_u64s(&memory, BASE + 2 * PAGE - 8, &[BASE + 0x4000]);
-    put_u64s(&memory, BASE + 0x4000, &[BASE + 0x8000, BASE + 0xA000, BASE + 0xC000]);
-    assert_eq!(walked(&memory, &prps(BASE, BASE + 2 * PAGE - 8), 4 * PAGE, PRP), Ok(expected));
+    put_u64s(
+        &memory,
+        BASE + 0x4000,
+        &[BASE + 0x8000, BASE + 0xA000, BASE + 0xC000],
+    );
+    assert_eq!(
+        walked(&memory, &prps(BASE, BASE + 2 * PAGE - 8), 4 * PAGE, PRP),
+        Ok(expected)
+    );
     // And that pointer begins a page.
     put_u64s(&memory, BASE + 2 * PAGE - 8, &[BASE + 0x4008]);
     assert_eq!(
@@ -117,7 +166,9 @@ fn a_full_list_page_chains_only_if_more_is_needed() {
 #[test]
 fn a_list_that_chains_to_itself_ends_with_the_data() {
     let memory = memory();
-    let entries: Vec<u64> = (0..512).map(|index| BASE + PAGE * if index == 511 { 1 } else { index % 7 + 2 }).collect();
+    let entries: Vec<u64> = (0..512)
+        .map(|index| BASE + PAGE * if index == 511 { 1 } else { index % 7 + 2 })
+        .collect();
     put_u64s(&memory, BASE + PAGE, &entries);
     let len_bytes = 3000 * PAGE;
     let segments = walked(&memory, &prps(BASE, BASE + PAGE), len_bytes, PRP).unwrap();
@@ -132,7 +183,10 @@ fn what_cannot_be_read_is_a_transfer_error() {
     );
     // Addresses at the end of the address space do not wrap around.
     let top = !(PAGE - 1);
-    assert_eq!(walked(&memory(), &prps(top, 0), 2 * PAGE, PRP), Ok(vec![(top, 4096), (0, 4096)]));
+    assert_eq!(
+        walked(&memory(), &prps(top, 0), 2 * PAGE, PRP),
+        Ok(vec![(top, 4096), (0, 4096)])
+    );
 }
 
 #[test]
@@ -141,7 +195,10 @@ fn psdt_must_be_known_and_supported() {
     let block = sgl(SglDescriptor::data_block(BASE, 512));
     assert_eq!(walked(&memory, &block, 512, PRP), dnr(Status::INVALID_FIELD));
     assert_eq!(walked(&memory, &block, 512, SGL), Ok(vec![(BASE, 512)]));
-    let reserved = SubmissionEntry { flags: 3 << 6, ..block };
+    let reserved = SubmissionEntry {
+        flags: 3 << 6,
+        ..block
+    };
     assert_eq!(walked(&memory, &reserved, 512, SGL), dnr(Status::INVALID_FIELD));
 }
 
@@ -149,8 +206,20 @@ fn psdt_must_be_known_and_supported() {
 fn sgl_segments_in_a_chain() {
     let memory = memory();
     let block = |page: u64, len| SglDescriptor::data_block(BASE + page * PAGE, len);
-    put_sgl(&memory, BASE + 64, &[block(8, 512), block(10, 100), SglDescriptor::last_segment(BASE + 256, 48)]);
-    put_sgl(&memory, BASE + 256, &[block(12, 0), block(14, 300), block(16, 112)]);
+    put_sgl(
+        &memory,
+        BASE + 64,
+        &[
+            block(8, 512),
+            block(10, 100),
+            SglDescriptor::last_segment(BASE + 256, 48),
+        ],
+    );
+    put_sgl(
+        &memory,
+        BASE + 256,
+        &[block(12, 0), block(14, 300), block(16, 112)],
+    );
     let entry = sgl(SglDescriptor::segment(BASE + 64, 48));
     assert_eq!(
         walked(&memory, &entry, 1024, SGL),
@@ -161,8 +230,14 @@ fn sgl_segments_in_a_chain() {
             (BASE + 16 * PAGE, 112)
         ])
     );
-    assert_eq!(walked(&memory, &entry, 1023, SGL), dnr(Status::DATA_SGL_LENGTH_INVALID));
-    assert_eq!(walked(&memory, &entry, 1025, SGL), dnr(Status::DATA_SGL_LENGTH_INVALID));
+    assert_eq!(
+        walked(&memory, &entry, 1023, SGL),
+        dnr(Status::DATA_SGL_LENGTH_INVALID)
+    );
+    assert_eq!(
+        walked(&memory, &entry, 1025, SGL),
+        dnr(Status::DATA_SGL_LENGTH_INVALID)
+    );
 }
 
 #[test]
@@ -178,34 +253,66 @@ fn sgl_descriptors_that_are_refused() {
     let segment: fn(u64, u32) -> SglDescriptor = SglDescriptor::segment;
     let last: fn(u64, u32) -> SglDescriptor = SglDescriptor::last_segment;
 
-    for kind in [SglKind::KEYED_DATA_BLOCK, SglKind::TRANSPORT_DATA_BLOCK, SglKind(9), SglKind(15)] {
-        assert_eq!(first(SglDescriptor::new(kind, BASE, 512)), dnr(Status::SGL_DESCRIPTOR_TYPE_INVALID));
+    for kind in [
+        SglKind::KEYED_DATA_BLOCK,
+        SglKind::TRANSPORT_DATA_BLOCK,
+        SglKind(9),
+        SglKind(15),
+    ] {
+        assert_eq!(
+            first(SglDescriptor::new(kind, BASE, 512)),
+            dnr(Status::SGL_DESCRIPTOR_TYPE_INVALID)
+        );
     }
     let mut offset = block;
     offset.identifier |= 1;
     assert_eq!(first(offset), dnr(Status::SGL_DESCRIPTOR_TYPE_INVALID));
     for length in [0, 8, 17] {
-        assert_eq!(first(last(at, length)), dnr(Status::INVALID_SGL_SEGMENT_DESCRIPTOR));
+        assert_eq!(
+            first(last(at, length)),
+            dnr(Status::INVALID_SGL_SEGMENT_DESCRIPTOR)
+        );
     }
-    assert_eq!(first(last(at + 4, 16)), dnr(Status::INVALID_SGL_SEGMENT_DESCRIPTOR));
+    assert_eq!(
+        first(last(at + 4, 16)),
+        dnr(Status::INVALID_SGL_SEGMENT_DESCRIPTOR)
+    );
     assert_eq!(first(last(0x1000, 16)), Err(Status::DATA_TRANSFER_ERROR));
     // The last segment leads nowhere, any other does, and only its last descriptor.
-    assert_eq!(within(last, &[block, last(at, 16)]), dnr(Status::INVALID_SGL_SEGMENT_DESCRIPTOR));
-    assert_eq!(within(segment, &[block]), dnr(Status::INVALID_SGL_SEGMENT_DESCRIPTOR));
-    assert_eq!(within(segment, &[last(at, 16), block]), dnr(Status::INVALID_NUMBER_OF_SGL_DESCRIPTORS));
+    assert_eq!(
+        within(last, &[block, last(at, 16)]),
+        dnr(Status::INVALID_SGL_SEGMENT_DESCRIPTOR)
+    );
+    assert_eq!(
+        within(segment, &[block]),
+        dnr(Status::INVALID_SGL_SEGMENT_DESCRIPTOR)
+    );
+    assert_eq!(
+        within(segment, &[last(at, 16), block]),
+        dnr(Status::INVALID_NUMBER_OF_SGL_DESCRIPTORS)
+    );
 }
 
 #[test]
 fn an_sgl_that_never_ends_is_refused() {
     let memory = memory();
     let at = BASE + 64;
-    put_sgl(&memory, at, &[SglDescriptor::data_block(BASE, 0), SglDescriptor::segment(at, 32)]);
+    put_sgl(
+        &memory,
+        at,
+        &[SglDescriptor::data_block(BASE, 0), SglDescriptor::segment(at, 32)],
+    );
     assert_eq!(
         walked(&memory, &sgl(SglDescriptor::segment(at, 32)), 512, SGL),
         dnr(Status::INVALID_NUMBER_OF_SGL_DESCRIPTORS)
     );
     assert_eq!(
-        walked(&memory, &sgl(SglDescriptor::last_segment(BASE, 0xFFFF_FFF0)), 512, SGL),
+        walked(
+            &memory,
+            &sgl(SglDescriptor::last_segment(BASE, 0xFFFF_FFF0)),
+            512,
+            SGL
+        ),
         dnr(Status::INVALID_NUMBER_OF_SGL_DESCRIPTORS)
     );
 }
@@ -213,7 +320,11 @@ fn an_sgl_that_never_ends_is_refused() {
 #[test]
 fn a_bit_bucket_swallows_what_the_device_sends_and_is_nothing_the_other_way() {
     let memory = memory();
-    let list = [SglDescriptor::data_block(BASE, 4), SglDescriptor::bit_bucket(4), SglDescriptor::data_block(BASE + 4, 4)];
+    let list = [
+        SglDescriptor::data_block(BASE, 4),
+        SglDescriptor::bit_bucket(4),
+        SglDescriptor::data_block(BASE + 4, 4),
+    ];
     put_sgl(&memory, BASE + 64, &list);
     let entry = sgl(SglDescriptor::last_segment(BASE + 64, 48));
     let mut scratch = Scratch::new();
@@ -230,7 +341,15 @@ fn a_bit_bucket_swallows_what_the_device_sends_and_is_nothing_the_other_way() {
 fn overwriting_stays_inside_the_data() {
     let memory = memory();
     let mut scratch = Scratch::new();
-    map(&prps(BASE + 0xFFC, BASE + 0x5000), 8, Direction::FromDevice, PRP, &memory, &mut scratch).unwrap();
+    map(
+        &prps(BASE + 0xFFC, BASE + 0x5000),
+        8,
+        Direction::FromDevice,
+        PRP,
+        &memory,
+        &mut scratch,
+    )
+    .unwrap();
     scratch.overwrite(&memory, 2, b"abcd").unwrap();
     assert_eq!(memory.read_vec(BASE + 0xFFC, 4).unwrap(), b"\0\0ab");
     assert_eq!(memory.read_vec(BASE + 0x5000, 8).unwrap(), b"cd\0\0\0\0\0\0");
@@ -243,7 +362,15 @@ fn overwriting_stays_inside_the_data() {
 fn a_cursor_does_not_go_beyond_the_end() {
     let memory = memory();
     let mut scratch = Scratch::new();
-    map(&prps(BASE, 0), 8, Direction::FromDevice, PRP, &memory, &mut scratch).unwrap();
+    map(
+        &prps(BASE, 0),
+        8,
+        Direction::FromDevice,
+        PRP,
+        &memory,
+        &mut scratch,
+    )
+    .unwrap();
     let mut cursor = scratch.cursor();
     assert_eq!(cursor.remaining_bytes(), 8);
     assert_eq!(cursor.scatter(&memory, &[1; 9]), Err(Status::INTERNAL_ERROR));
@@ -252,7 +379,13 @@ fn a_cursor_does_not_go_beyond_the_end() {
 
 /// Lays out the pages of a transfer as a driver would: PRP1 with an offset, then PRP2 or lists, the first of which begins
 /// `list_room` entries before the end of its page.
-fn lay_out(memory: &VecMemory, pages: &[u64], offset: u64, list_room: u64, page_bytes: u64) -> SubmissionEntry {
+fn lay_out(
+    memory: &VecMemory,
+    pages: &[u64],
+    offset: u64,
+    list_room: u64,
+    page_bytes: u64,
+) -> SubmissionEntry {
     let (first, rest) = pages.split_first().unwrap();
     let prp1 = first + offset;
     match rest {
