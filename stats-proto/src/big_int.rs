@@ -144,3 +144,97 @@ pub mod big_u128 {
         Ok(Big::deserialize(deserializer)?.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct All {
+        #[serde(with = "big_u64")]
+        plain: u64,
+        #[serde(with = "big_u64_option")]
+        option: Option<u64>,
+        #[serde(with = "big_u64_map")]
+        map: BTreeMap<String, u64>,
+        #[serde(with = "big_u128")]
+        wide: u128,
+    }
+
+    fn all(value: u64) -> All {
+        All {
+            plain: value,
+            option: Some(value),
+            map: BTreeMap::from([("a".to_owned(), value)]),
+            wide: value.into(),
+        }
+    }
+
+    #[test]
+    fn a_number_up_to_2_to_the_53rd_and_a_string_above() {
+        let number = json!(9_007_199_254_740_992_u64);
+        let string = json!("9007199254740993");
+        for (value, written) in [(MAX_NUMBER, number), (MAX_NUMBER + 1, string)] {
+            let expected =
+                json!({ "plain": written, "option": written, "map": { "a": written }, "wide": written });
+            assert_eq!(serde_json::to_value(all(value)).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn both_forms_are_read_for_every_value() {
+        for form in [json!(7), json!("7")] {
+            let read = json!({ "plain": form, "option": form, "map": { "a": form }, "wide": form });
+            assert_eq!(serde_json::from_value::<All>(read).unwrap(), all(7));
+        }
+    }
+
+    #[test]
+    fn null_is_none() {
+        let none = All {
+            option: None,
+            ..all(1)
+        };
+        let written = serde_json::to_value(&none).unwrap();
+        assert_eq!(written["option"], json!(null));
+        assert_eq!(serde_json::from_value::<All>(written).unwrap(), none);
+    }
+
+    #[test]
+    fn what_is_no_unsigned_integer_is_refused() {
+        let wrong = [
+            json!(-1),
+            json!(1.5),
+            json!(1e300),
+            json!(""),
+            json!("+1"),
+            json!("-1"),
+            json!(" 1"),
+            json!("0x1"),
+            json!("18446744073709551616"),
+            json!("340282366920938463463374607431768211456"),
+            json!(true),
+            json!([1]),
+            json!({}),
+        ];
+        for wrong in wrong {
+            assert!(
+                serde_json::from_value::<Big<u64>>(wrong.clone()).is_err(),
+                "{wrong}"
+            );
+        }
+        assert!(serde_json::from_value::<Big<u64>>(json!(null)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn every_value_is_read_back(value in any::<u64>(), wide in any::<u128>()) {
+            let all = All { wide, ..all(value) };
+            let text = serde_json::to_string(&all).unwrap();
+            prop_assert_eq!(serde_json::from_str::<All>(&text).unwrap(), all);
+        }
+    }
+}
