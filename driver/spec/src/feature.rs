@@ -271,7 +271,7 @@ pub struct NonOperationalPowerState {
     __: u32,
 }
 
-/// Namespace Write Protection Config (Base 2.0, section 5.27.1.29).
+/// Namespace Write Protection Config (Base 2.0, section 5.27.1.28).
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct NamespaceWriteProtection {

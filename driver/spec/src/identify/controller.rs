@@ -239,10 +239,12 @@ impl IdentifyController {
     /// Largest data transfer of one command in bytes, given the smallest page in bytes
     /// ([`Cap::mpsmin_bytes`](crate::Cap::mpsmin_bytes)). None: no limit, or one that 64 bits cannot express.
     pub const fn max_transfer_bytes(&self, mpsmin_bytes: u64) -> Option<u64> {
-        match self.mdts {
-            0 => None,
-            mdts if mdts < 64 => mpsmin_bytes.checked_mul(1 << mdts),
-            _ => None,
+        if self.mdts == 0 {
+            return None;
+        }
+        match 1_u64.checked_shl(self.mdts as u32) {
+            Some(pages) => mpsmin_bytes.checked_mul(pages),
+            None => None,
         }
     }
 

@@ -11,7 +11,7 @@ use crate::named::named_u8;
 /// Most namespaces in one list; for more, ask again from the last NSID on.
 pub const MAX_NAMESPACES_IN_LIST: usize = 1024;
 
-/// Namespace List, 4096 bytes: NSIDs in ascending order, zero ends it early (Base 2.0, section 4.4.2). CNS 02h, 07h, 10h, 1Ah.
+/// Namespace List, 4096 bytes: NSIDs in ascending order, zero ends it early (Base 2.0, "Namespace List Format"). CNS 02h, 07h, 10h, 1Ah.
 #[derive(Clone, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct NamespaceList {
@@ -72,7 +72,7 @@ impl Iterator for NamespaceListIter<'_> {
 
 impl core::iter::FusedIterator for NamespaceListIter<'_> {}
 
-/// Controller List, 4096 bytes (Base 2.0, section 4.4.1). CNS 12h and 13h.
+/// Controller List, 4096 bytes (Base 2.0, "Controller List Format"). CNS 12h and 13h.
 #[derive(Clone, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct ControllerList {
