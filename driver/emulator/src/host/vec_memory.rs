@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use zerocopy::FromZeros;
+
 use super::{DmaFault, HostMemory};
 
 const WORD_BYTES: usize = 8;
@@ -12,7 +14,7 @@ const WORD_BYTES: usize = 8;
 /// with a [`DmaFault`].
 #[derive(Debug)]
 pub struct VecMemory {
-    words: Vec<AtomicU64>,
+    words: Box<[AtomicU64]>,
 }
 
 impl VecMemory {
@@ -21,10 +23,11 @@ impl VecMemory {
 
     /// `len_bytes` of zeroes, rounded up to whole words of 8 bytes.
     pub fn new(len_bytes: usize) -> Self {
+        // Zeroed by the allocator, so that a large range costs only what is touched. An allocation that fails here would
+        // fail anywhere.
+        let words = <[AtomicU64]>::new_box_zeroed_with_elems(len_bytes.div_ceil(WORD_BYTES));
         Self {
-            words: (0..len_bytes.div_ceil(WORD_BYTES))
-                .map(|_| AtomicU64::new(0))
-                .collect(),
+            words: words.unwrap_or_default(),
         }
     }
 

@@ -1,0 +1,91 @@
+//! Threads that run a device: they watch the doorbells for a while after the last thing there was to do, then sleep until
+//! something rings or is due.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::emulator::Emulator;
+
+/// Nothing that is due sooner than this is slept for: waking up takes about as long.
+const SLEEP_MIN_NS: u64 = 100_000;
+/// Idle looks between two readings of the clock.
+const LOOKS_PER_READING: u32 = 8;
+
+/// A device that runs on threads of its own. Dropping this stops and joins them.
+#[derive(Debug)]
+#[must_use = "the device stops when this is dropped"]
+pub struct Running {
+    emulator: Arc<Emulator>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    pub(crate) fn start(emulator: &Arc<Emulator>, clock: Arc<dyn Fn() -> u64 + Send + Sync>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let spawn = |thread: usize| {
+            let (emulator, clock, stop) = (Arc::clone(emulator), Arc::clone(&clock), Arc::clone(&stop));
+            std::thread::Builder::new()
+                .name(format!("nvme-emulator-{thread}"))
+                .spawn(move || run(&emulator, thread, &*clock, &stop))
+        };
+        let threads = 0..usize::from(emulator.config().threads);
+        // A thread that the system refuses leaves its share of the queues without service: say so, do not pretend.
+        let threads = threads
+            .filter_map(|thread| {
+                spawn(thread)
+                    .inspect_err(|error| log::error!("no thread for the device: {error}"))
+                    .ok()
+            })
+            .collect();
+        Self {
+            emulator: Arc::clone(emulator),
+            stop,
+            threads,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.emulator.device().wake_all();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(emulator: &Emulator, thread: usize, clock: &(dyn Fn() -> u64 + Send + Sync), stop: &AtomicBool) {
+    let spin_ns = emulator.config().spin_ns;
+    let mut idle_since_ns = None;
+    while !stop.load(Ordering::Acquire) {
+        let now_ns = clock();
+        if emulator.turn(thread, now_ns) {
+            idle_since_ns = None;
+            continue;
+        }
+        let idle_since_ns = *idle_since_ns.get_or_insert(now_ns);
+        let due_ns = emulator.due_ns(thread);
+        let sleep_ns = due_ns.map(|due_ns| due_ns.saturating_sub(now_ns));
+        let is_due_soon = sleep_ns.is_some_and(|sleep_ns| sleep_ns < SLEEP_MIN_NS);
+        if is_due_soon || now_ns.saturating_sub(idle_since_ns) < spin_ns {
+            for _ in 0..LOOKS_PER_READING {
+                std::hint::spin_loop();
+            }
+            continue;
+        }
+        if let Some(doze) = emulator.device().threads.get(thread) {
+            // Wakes early enough to spin for the rest: a timer of the system is late more often than not.
+            let timeout = sleep_ns.map(|sleep_ns| Duration::from_nanos(sleep_ns - SLEEP_MIN_NS / 2));
+            doze.sleep(timeout, || {
+                stop.load(Ordering::Acquire)
+                    || emulator.arm_shard(thread, now_ns)
+                    || emulator.turn(thread, clock())
+            });
+        }
+    }
+}
