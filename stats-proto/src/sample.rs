@@ -24,7 +24,7 @@ pub fn histogram(unit: Unit, values: &[u64]) -> Histogram {
 }
 
 /// One completed command.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Command {
     pub op: &'static str,
     pub bytes: u64,

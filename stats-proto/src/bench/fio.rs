@@ -1,5 +1,8 @@
 //! A result in the shape that fio prints, for everything that reads fio's output.
 
+#[cfg(test)]
+mod tests;
+
 use serde_json::{Map, Value, json};
 
 use super::{BenchJob, BenchJobResult, BenchResult, Depth, LatencySummary, Side};
@@ -181,14 +184,18 @@ fn latency_shares(histograms: [&Histogram; 2]) -> Map<String, Value> {
     const BOUNDS: [u64; 10] = [2, 4, 10, 20, 50, 100, 250, 500, 750, 1000];
     let total = histograms
         .iter()
-        .map(|histogram| histogram.count() as f64)
-        .sum::<f64>();
+        .map(|histogram| u128::from(histogram.count()))
+        .sum::<u128>();
     let share = |from_ns: u64, below_ns: u64| {
         let buckets = histograms.iter().flat_map(|histogram| histogram.buckets());
         let inside =
             buckets.filter(|&&(index, _)| (from_ns..below_ns).contains(&lowest_value(index as usize)));
-        let count = inside.map(|&(_, count)| count as f64).sum::<f64>();
-        json!(if total > 0.0 { count * 100.0 / total } else { 0.0 })
+        let count = inside.map(|&(_, count)| u128::from(count)).sum::<u128>();
+        json!(if total > 0 {
+            count as f64 * 100.0 / total as f64
+        } else {
+            0.0
+        })
     };
     let mut units = Map::new();
     let mut from_ns = 0;

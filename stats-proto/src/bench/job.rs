@@ -284,3 +284,184 @@ impl BenchJob {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::schema;
+
+    fn with(change: impl FnOnce(&mut BenchJob)) -> Result<(), JobError> {
+        let mut job = BenchJob::default();
+        change(&mut job);
+        job.validate()
+    }
+
+    #[test]
+    fn the_default_job_is_valid() {
+        assert_eq!(BenchJob::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn each_mistake_has_its_error() {
+        assert_eq!(
+            with(|job| job.read_percent = 101),
+            Err(JobError::ReadPercent(101))
+        );
+        for bytes in [0, 511, 4097, BenchJob::MAX_BLOCK_BYTES + 512] {
+            assert_eq!(
+                with(|job| job.block_bytes = bytes),
+                Err(JobError::BlockBytes(bytes))
+            );
+        }
+        for depth in [0, BenchJob::MAX_QUEUE_DEPTH + 1] {
+            assert_eq!(
+                with(|job| job.queue_depth = depth),
+                Err(JobError::QueueDepth(depth))
+            );
+        }
+        for jobs in [0, BenchJob::MAX_JOBS + 1] {
+            assert_eq!(with(|job| job.jobs = jobs), Err(JobError::Jobs(jobs)));
+        }
+        assert_eq!(with(|job| job.time_ns = None), Err(JobError::NoEnd));
+        assert_eq!(
+            with(|job| job.time_ns = Some(0)),
+            Err(JobError::Nothing("time_ns"))
+        );
+        assert_eq!(with(|job| job.ios = Some(0)), Err(JobError::Nothing("ios")));
+        assert_eq!(with(|job| job.warmup_ns = u64::MAX), Err(JobError::TooLong));
+        assert_eq!(
+            with(|job| job.offset_bytes = 100),
+            Err(JobError::Unaligned {
+                member: "offset_bytes",
+                bytes: 100
+            })
+        );
+        assert_eq!(
+            with(|job| job.size_bytes = Some(8193)),
+            Err(JobError::Unaligned {
+                member: "size_bytes",
+                bytes: 8193
+            })
+        );
+        assert_eq!(
+            with(|job| job.size_bytes = Some(3584)),
+            Err(JobError::TooSmall {
+                size_bytes: 3584,
+                block_bytes: 4096
+            })
+        );
+        assert_eq!(
+            with(|job| job.offset_bytes = u64::MAX - 511),
+            Err(JobError::TooFar)
+        );
+        assert_eq!(
+            with(|job| job.serial = Some(String::new())),
+            Err(JobError::EmptySerial)
+        );
+    }
+
+    #[test]
+    fn a_job_that_writes_needs_leave_to() {
+        for pattern in [Pattern::Write, Pattern::RandWrite, Pattern::Rw, Pattern::RandRw] {
+            assert_eq!(
+                with(|job| job.pattern = pattern),
+                Err(JobError::NotDestructive(pattern))
+            );
+            let allowed = with(|job| {
+                job.pattern = pattern;
+                job.destructive = true;
+            });
+            assert_eq!(allowed, Ok(()));
+        }
+        let only_reads = with(|job| {
+            job.pattern = Pattern::RandRw;
+            job.read_percent = 100;
+        });
+        assert_eq!(only_reads, Ok(()));
+    }
+
+    #[test]
+    fn what_a_job_does_follows_from_pattern_and_share() {
+        let does = |pattern, read_percent| {
+            let job = BenchJob {
+                pattern,
+                read_percent,
+                ..BenchJob::default()
+            };
+            (job.reads(), job.writes())
+        };
+        assert_eq!(does(Pattern::Read, 0), (true, false));
+        assert_eq!(does(Pattern::RandWrite, 100), (false, true));
+        assert_eq!(does(Pattern::Rw, 50), (true, true));
+        assert_eq!(does(Pattern::RandRw, 0), (false, true));
+        assert_eq!(does(Pattern::RandRw, 100), (true, false));
+    }
+
+    #[test]
+    fn an_unknown_member_is_refused_by_name() {
+        let mut json = serde_json::to_value(BenchJob::default()).unwrap();
+        json["queue_dept"] = json!(32);
+        let error = serde_json::from_value::<BenchJob>(json).unwrap_err().to_string();
+        assert!(error.contains("queue_dept"), "{error}");
+    }
+
+    #[test]
+    fn the_buffers_of_the_largest_job_are_counted_without_overflow() {
+        let job = BenchJob {
+            block_bytes: u32::MAX,
+            queue_depth: u32::MAX,
+            jobs: u32::MAX,
+            ..BenchJob::default()
+        };
+        assert_eq!(job.buffer_bytes(), u128::from(u32::MAX).pow(3));
+    }
+
+    fn any_job() -> impl Strategy<Value = BenchJob> {
+        let patterns = prop::sample::select(vec![Pattern::Read, Pattern::RandWrite, Pattern::RandRw]);
+        let shape = (patterns, 0_u8..104, 0_u32..10, 0_u32..4, 0_u32..3);
+        let ends = (
+            prop::option::of(0_u64..3),
+            prop::option::of(any::<u64>()),
+            any::<u64>(),
+        );
+        let region = (any::<u64>(), prop::option::of(0_u64..20), any::<bool>());
+        (shape, ends, region).prop_map(|(shape, ends, region)| BenchJob {
+            pattern: shape.0,
+            read_percent: shape.1,
+            block_bytes: shape.2 * 256,
+            queue_depth: shape.3,
+            jobs: shape.4,
+            ios: ends.0,
+            time_ns: ends.1,
+            warmup_ns: ends.2 >> 1,
+            offset_bytes: region.0 & !0xff,
+            size_bytes: region.1.map(|size| size * 512),
+            destructive: region.2,
+            ..BenchJob::default()
+        })
+    }
+
+    #[test]
+    fn a_valid_job_passes_the_schema_and_is_read_back() {
+        let schema = serde_json::from_str(schema::BENCH).unwrap();
+        let validator = jsonschema::draft202012::new(&schema).unwrap();
+        let mut valid = 0;
+        proptest!(|(job in any_job())| {
+            let json = serde_json::to_value(&job).unwrap();
+            if job.validate().is_ok() {
+                prop_assert!(validator.is_valid(&json), "{}", json);
+            }
+            prop_assert_eq!(serde_json::from_value::<BenchJob>(json).unwrap(), job);
+        });
+        // The strategy is of use only if some of its jobs are valid.
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        for _ in 0..500 {
+            let tree = any_job().new_tree(&mut runner).unwrap();
+            valid += u32::from(proptest::strategy::ValueTree::current(&tree).validate().is_ok());
+        }
+        assert!(valid > 10, "{valid}");
+    }
+}

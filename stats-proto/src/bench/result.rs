@@ -351,3 +351,152 @@ impl BenchJobResult {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hist::{MAX_VALUE, highest_value, index_of};
+    use crate::sample;
+
+    #[test]
+    fn a_summary_has_exact_edges_and_percentiles_of_the_histogram() {
+        let summary = sample::summary(&[80_001, 81_003, 950_007]);
+        assert_eq!((summary.min_ns, summary.max_ns), (Some(80_001), Some(950_007)));
+        assert_eq!(summary.mean_ns, Some((80_001 + 81_003 + 950_007) as f64 / 3.0));
+        assert_eq!(summary.stddev_ns, summary.histogram.stddev());
+        assert_eq!(summary.percentiles_ns.len(), PERCENTILES.len());
+        assert_eq!(summary.percentiles_ns["50.00"], highest_value(index_of(81_003)));
+        // The bucket's edge is above the highest value that there was.
+        assert!(highest_value(index_of(950_007)) > 950_007);
+        assert_eq!(summary.percentiles_ns["99.99"], 950_007);
+    }
+
+    #[test]
+    fn without_exact_figures_a_summary_has_those_of_the_buckets() {
+        let histogram = sample::histogram(Unit::Ns, &[1000, 2000]);
+        let summary = LatencySummary::new(histogram.clone(), None).unwrap();
+        assert_eq!(
+            (summary.min_ns, summary.max_ns),
+            (histogram.min(), histogram.max())
+        );
+        assert_eq!(summary.mean_ns, histogram.mean());
+    }
+
+    #[test]
+    fn a_summary_of_nothing_is_empty_whatever_is_said_beside_it() {
+        let exact = Exact {
+            min_ns: 0,
+            max_ns: 0,
+            sum_ns: 0,
+        };
+        let summary = LatencySummary::new(Histogram::empty(Unit::Ns), Some(exact)).unwrap();
+        assert_eq!(summary, LatencySummary::empty());
+        let none: [&LatencySummary; 0] = [];
+        assert_eq!(LatencySummary::merged(none).unwrap(), LatencySummary::empty());
+    }
+
+    #[test]
+    fn a_summary_is_of_nanoseconds() {
+        let error = LatencySummary::new(Histogram::empty(Unit::Count), None).unwrap_err();
+        assert_eq!(
+            error,
+            HistError::Units {
+                left: Unit::Ns,
+                right: Unit::Count
+            }
+        );
+    }
+
+    /// 99 fast requests on one job and one slow one on the other: the mean of the two medians would be 25 ms.
+    #[test]
+    fn percentiles_of_several_are_those_of_the_sum() {
+        let (fast, slow) = ([1000; 99], [50_000_000; 1]);
+        let merged = LatencySummary::merged([&sample::summary(&fast), &sample::summary(&slow)]).unwrap();
+        let together = sample::summary(&[&fast[..], &slow[..]].concat());
+        assert_eq!(merged, together);
+        assert_eq!(merged.percentiles_ns["50.00"], highest_value(index_of(1000)));
+    }
+
+    #[test]
+    fn merging_with_nothing_changes_nothing() {
+        let some = sample::summary(&[5, 5000, MAX_VALUE]);
+        let merged =
+            LatencySummary::merged([&LatencySummary::empty(), &some, &LatencySummary::empty()]).unwrap();
+        assert_eq!(merged, some);
+    }
+
+    #[test]
+    fn a_side_has_the_rates_of_its_counts() {
+        let side = sample::side(&[80_000; 500], 250_000_000);
+        assert_eq!(
+            (side.ios, side.iops, side.bytes_per_s),
+            (500, 2000.0, 2000.0 * 4096.0)
+        );
+        let at_once = sample::side(&[80_000], 0);
+        assert_eq!((at_once.iops, at_once.bytes_per_s), (0.0, 0.0));
+    }
+
+    #[test]
+    fn errors_are_the_sum_of_those_by_status() {
+        let errors = BTreeMap::from([("Internal Error".to_owned(), 2), ("sct 7 sc 1".to_owned(), 3)]);
+        let empty = Side::empty();
+        let latencies = Latencies {
+            total: empty.latency_total,
+            device: empty.latency_device,
+            host: empty.latency_host,
+        };
+        assert_eq!(Side::new(9, 0, errors, latencies, 1).errors, 5);
+    }
+
+    #[test]
+    fn the_total_sums_counts_and_weighs_depths_by_time() {
+        let result = sample::bench_result();
+        let total = &result.total;
+        assert_eq!(
+            (total.job, total.qid, total.elapsed_ns),
+            (None, None, 2_000_000_000)
+        );
+        assert_eq!(
+            (total.read.ios, total.write.ios, total.read.bytes),
+            (6, 2, 6 * 4096)
+        );
+        // Six reads in two seconds, though the second job took only one for its two.
+        assert_eq!(total.read.iops, 3.0);
+        assert_eq!((total.read.errors, total.read.errors_by_status.len()), (1, 1));
+        assert_eq!((total.depth.asked, total.depth.max), (64, 62));
+        // 32 for two seconds and 20 for one of the two; on the device 30 and 10.
+        assert_eq!((total.depth.mean, total.depth.device_mean), (42.0, 35.0));
+        let device = &total.read.latency_device;
+        assert_eq!(
+            (device.min_ns, device.max_ns, device.histogram.count()),
+            (Some(500), Some(3_000_000), 6)
+        );
+    }
+
+    #[test]
+    fn the_total_of_one_job_is_that_job() {
+        let job = sample::bench_result().jobs.remove(0);
+        let total = BenchJobResult::total(std::slice::from_ref(&job)).unwrap();
+        assert_eq!(
+            total,
+            BenchJobResult {
+                job: None,
+                qid: None,
+                ..job
+            }
+        );
+    }
+
+    #[test]
+    fn a_depth_over_no_time_is_no_nan() {
+        assert_eq!(
+            Depth::new(4, 1, 0, 0, 0),
+            Depth {
+                asked: 4,
+                mean: 0.0,
+                max: 1,
+                device_mean: 0.0
+            }
+        );
+    }
+}

@@ -1,3 +1,6 @@
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use super::{OPS, OpStats, QueueCounters, QueueKind, QueueStats, StatsDocument};

@@ -276,7 +276,10 @@ fn queue_interval(
         )?,
         rejected: growth.rejected(&earlier.rejected, &later.rejected)?,
         iops: per_second(completed, elapsed_ns),
-        bytes_per_s: ops.values().map(|op| op.bytes_per_s).sum(),
+        bytes_per_s: per_second(
+            ops.values().map(|op| op.bytes).fold(0, u64::saturating_add),
+            elapsed_ns,
+        ),
         mean_queue_depth: depth_integral_ns as f64 / elapsed_ns as f64,
         active_percent: growth.percent(counter("active_ns", |queue| queue.active_ns)?),
         full_percent: growth.percent(counter("full_ns", |queue| queue.full_ns)?),
