@@ -38,16 +38,17 @@ const HALF_BITS: u32 = SUB_BUCKET_BITS - 1;
 
 /// The bucket that counts `value`; always below [`BUCKETS`]. Values above [`MAX_VALUE`] fall into the last bucket.
 ///
-/// No branch, no table, no division: a bound, a leading-zero count, a shift and an addition.
-#[inline]
+/// A recorder calls this for every command: no branch, no table, no division, and an array of [`BUCKETS`] counters can be
+/// indexed with the result without a bounds check, since the bound is the last thing that is applied.
+#[inline(always)]
 #[must_use]
 pub const fn index_of(value: u64) -> usize {
-    let value = if value < MAX_VALUE { value } else { MAX_VALUE };
     // Setting the low bits makes every value below 256 look like 255, whose shift is 0.
     let shift = (value | 0xff).ilog2() - HALF_BITS;
     // The leading bit of `value >> shift` is 1 (128..=255) once the shift is above 0. Adding it to the shift's 128
     // buckets carries on where the power of two below ended, so no half has to be subtracted.
-    ((shift as usize) << HALF_BITS) + (value >> shift) as usize
+    let index = ((shift as usize) << HALF_BITS) + (value >> shift) as usize;
+    if index < BUCKETS { index } else { BUCKETS - 1 }
 }
 
 /// The lowest value that bucket `index` counts. An index past the end is taken as the last bucket.

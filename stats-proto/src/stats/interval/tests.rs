@@ -74,6 +74,10 @@ fn a_device_that_hangs_shows_its_depth() {
         (0.0, 32.0, 100.0)
     );
     assert_eq!((queue.inflight, queue.inflight_age_max_ns), (32, Some(SECOND_NS)));
+    assert!(
+        queue.iops.is_sign_positive() && queue.bytes_per_s.is_sign_positive(),
+        "-0.0 is no rate"
+    );
 }
 
 #[test]
