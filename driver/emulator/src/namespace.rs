@@ -173,7 +173,7 @@ impl Namespace {
     /// Grows or shrinks to `blocks`, as by a command that came to the device another way. What is cut off is lost.
     pub fn resize(&self, blocks: u64) -> Result<(), StorageError> {
         let old = self.format();
-        let size_bytes = blocks.checked_mul(old.block_bytes()).unwrap_or(u64::MAX);
+        let size_bytes = blocks.saturating_mul(old.block_bytes());
         let new = Format {
             blocks,
             lbads: old.lbads,

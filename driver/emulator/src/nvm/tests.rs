@@ -151,7 +151,7 @@ fn compare_tells_a_difference_in_the_last_byte() {
 #[test]
 fn dataset_management_touches_all_ranges_or_none() {
     let mut bench = Bench::new("size=1MiB,lba=4096");
-    let mut fill = |bench: &mut Bench| {
+    let fill = |bench: &mut Bench| {
         bench.memory.write(BASE, &[9; 8192]).unwrap();
         for slba in [0, 10, 20] {
             assert_eq!(
@@ -318,19 +318,19 @@ proptest! {
             let len = u64::from(count) * block_bytes;
             let exists = slba + u64::from(count) <= blocks;
             let range = (slba * block_bytes) as usize..((slba + u64::from(count)) * block_bytes) as usize;
-            let place = |entry: SubmissionEntry| {
+            let place = |entry: SubmissionEntry, len: u64| {
                 let two_pages = offset + len <= 8192;
                 SubmissionEntry { prp1: data_at, prp2: if two_pages { BASE + 8192 } else { BASE }, ..entry }
             };
             let (entry, moved) = match step {
-                Step::Read => (place(command::read(1, slba, count)), len),
+                Step::Read => (place(command::read(1, slba, count), len), len),
                 Step::Write { fill, fua } => {
                     let data: Vec<u8> = (0..len).map(|index| fill.wrapping_add((index % 253) as u8)).collect();
                     bench.memory.write(data_at, &data).unwrap();
                     if let Some(place) = model.get_mut(range.clone()) {
                         place.copy_from_slice(&data);
                     }
-                    (place(command::write(1, slba, count, fua)), len)
+                    (place(command::write(1, slba, count, fua), len), len)
                 }
                 Step::WriteZeroes { deallocate } => {
                     if let Some(place) = model.get_mut(range.clone()) {
@@ -346,7 +346,7 @@ proptest! {
                         data[len as usize - 1] ^= 1;
                     }
                     bench.memory.write(data_at, &data).unwrap();
-                    let outcome = bench.run_within(place(command::compare(1, slba, count)), &limits);
+                    let outcome = bench.run_within(place(command::compare(1, slba, count), len), &limits);
                     let expected = match (exists, differ) {
                         (false, _) => refusal(Status::LBA_OUT_OF_RANGE),
                         (true, true) => refusal(Status::COMPARE_FAILURE),
@@ -360,7 +360,7 @@ proptest! {
                         place.fill(0);
                     }
                     bench.memory.write(data_at, DsmRange::new(slba, count).as_bytes()).unwrap();
-                    (place(command::dataset_management(1, 1, true)), 0)
+                    (place(command::dataset_management(1, 1, true), 16), 0)
                 }
             };
             let is_read = entry.opcode == NvmOpcode::READ.0;

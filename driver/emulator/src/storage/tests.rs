@@ -107,7 +107,7 @@ fn behaves_as_a_byte_array(storage: &Storage, steps: &[Step]) -> Result<(), Test
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn memory_is_a_byte_array(steps in steps()) {

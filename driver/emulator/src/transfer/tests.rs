@@ -415,6 +415,8 @@ fn lay_out(
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
     #[test]
     fn prps_lead_to_every_byte_in_order(
         page_log in 12u32..14,
@@ -487,7 +489,7 @@ proptest! {
         words in proptest::collection::vec(prop_oneof![any::<u64>(), (0u64..64).prop_map(|page| BASE + page * 512)], 512),
         (prp1, prp2) in (prop_oneof![any::<u64>(), (0u64..64).prop_map(|at| BASE + at * 64)],
                          prop_oneof![any::<u64>(), (0u64..64).prop_map(|at| BASE + at * 64),
-                                     (0u64..64, 0u64..4).prop_map(|(len, kind)| kind << 60 | len * 16)]),
+                                     (0u64..64, 0u64..4).prop_map(|(len, kind)| (kind << 60) | (len * 16))]),
         flags: u8,
         len_bytes in 0u64..1 << 22,
         from_device: bool,
