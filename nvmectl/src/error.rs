@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::style::printable;
 use crate::tree::{TreeError, errno};
 
 /// A failed command.
@@ -27,7 +28,7 @@ pub enum Error {
     Tree(#[from] TreeError),
     /// The embedded driver did not start.
     #[error("the embedded driver did not start: {0}")]
-    Start(#[source] nvme_driver::Error),
+    Start(#[source] crate::nvme_driver::Error),
     /// What a file holds is not what it should hold.
     #[error("nvme:{path} is not understood: {why}")]
     Malformed { path: String, why: String },
@@ -119,10 +120,11 @@ impl Error {
 
     /// The text for stderr: two lines at most, without a newline at the end.
     pub fn text(&self) -> String {
-        match self.hint() {
+        let text = match self.hint() {
             Some(hint) => format!("error: {self}\n hint: {hint}"),
             None => format!("error: {self}"),
-        }
+        };
+        printable(&text, false).into_owned()
     }
 
     /// The same as one line of JSON.
@@ -180,7 +182,7 @@ fn hint_of(errno: i32) -> Option<&'static str> {
 }
 
 /// Bad settings are the user's, everything else the device's.
-fn exit_code_of_start(_error: &nvme_driver::Error) -> u8 {
+fn exit_code_of_start(_error: &crate::nvme_driver::Error) -> u8 {
     1
 }
 

@@ -1,2 +1,72 @@
-//! nvmectl
-fn main() {}
+//! `nvmectl`: lists, identifies, watches and measures NVMe devices.
+//!
+//! It has one way in: file operations on the tree that nvme-driver serves ([`tree`]), be it mounted by a daemon or
+//! embedded in this process with `--emulate`. Each command reads what it needs, makes one document of it and prints that
+//! as text or as JSON ([`view`], [`output`]). What cannot work is refused before anything is opened ([`args`]); what goes
+//! wrong is said with its reason, what to do next, and an exit code of its own ([`error`]).
+//!
+//! It sends no command of its own making to a device, formats nothing and erases nothing but by `bench` with
+//! `--destructive`.
+#![forbid(unsafe_code)]
+
+mod args;
+mod bench;
+mod device;
+mod error;
+mod error_log;
+mod identify;
+mod interrupt;
+mod list;
+mod nvme_driver;
+mod output;
+mod run;
+#[cfg(test)]
+mod samples;
+mod smart;
+mod snapshot;
+mod stats;
+mod style;
+mod tree;
+mod units;
+mod values;
+mod view;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Format};
+use crate::error::ErrorDocument;
+
+fn main() -> ExitCode {
+    let arguments = args::rewrite(std::env::args_os());
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return answer(&error, &arguments),
+    };
+    let Err(error) = run::run(&cli) else { return ExitCode::SUCCESS };
+    if !error.is_silent() {
+        // Where standard error is closed there is nobody to tell.
+        let mut stderr = std::io::stderr().lock();
+        let _ = writeln!(stderr, "{}", error.text());
+        if cli.global.format() == Format::Json || args::asks_for_json(&arguments) {
+            let _ = writeln!(stderr, "{}", error.json());
+        }
+    }
+    ExitCode::from(error.exit_code())
+}
+
+/// What clap has to say: help and versions on standard output, refusals on standard error.
+fn answer(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
+    let _ = error.print();
+    if error.use_stderr() && args::asks_for_json(arguments) {
+        let text = error.to_string();
+        let message = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+        let hint = Some("nvmectl --help".to_owned());
+        let document = ErrorDocument::new("usage", message.to_owned(), hint, 2);
+        let _ = writeln!(std::io::stderr(), "{}", document.to_line());
+    }
+    ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+}

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::args::Format;
 use crate::error::Error;
-use crate::style::Style;
+use crate::style::{Style, printable};
 
 /// Where a command's result goes, and in which form.
 pub struct Output<'o> {
@@ -38,12 +38,26 @@ impl<'o> Output<'o> {
         ))
     }
 
-    /// Writes text as it is, which ends its lines itself.
+    /// Writes text for people, which ends its lines itself.
     ///
     /// # Errors
     /// Those of the output.
     pub fn text(&mut self, text: &str) -> Result<(), Error> {
-        self.out.write_all(text.as_bytes())?;
+        let text = printable(text, self.style.color);
+        self.write(text.as_bytes())
+    }
+
+    /// Writes JSON as its author wrote it, and a newline.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn json_text(&mut self, text: &str) -> Result<(), Error> {
+        self.write(text.trim_end().as_bytes())?;
+        self.write(b"\n")
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.out.write_all(bytes)?;
         Ok(self.out.flush()?)
     }
 
@@ -53,7 +67,7 @@ impl<'o> Output<'o> {
     /// Those of the output.
     pub fn json(&mut self, document: &impl Serialize) -> Result<(), Error> {
         let text = serde_json::to_string_pretty(document).map_err(std::io::Error::from)?;
-        self.text(&(text + "\n"))
+        self.json_text(&text)
     }
 
     /// Writes a document in one line, for those that are long or come in numbers.
@@ -62,7 +76,7 @@ impl<'o> Output<'o> {
     /// Those of the output.
     pub fn json_line(&mut self, document: &impl Serialize) -> Result<(), Error> {
         let text = serde_json::to_string(document).map_err(std::io::Error::from)?;
-        self.text(&(text + "\n"))
+        self.json_text(&text)
     }
 
     /// Writes the device's bytes, raw or to read.
@@ -73,8 +87,7 @@ impl<'o> Output<'o> {
         if self.format == Format::Hex {
             return self.text(&hex_dump(bytes));
         }
-        self.out.write_all(bytes)?;
-        Ok(self.out.flush()?)
+        self.write(bytes)
     }
 }
 

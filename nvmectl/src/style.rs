@@ -1,9 +1,12 @@
 //! How text looks: tables without lines, bold headings, colours only where they are wanted.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal};
 
 use clap::ColorChoice;
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Row, Table, presets};
+use comfy_table::{
+    Attribute, Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Row, Table, Width, presets,
+};
 
 use crate::units::Units;
 
@@ -57,6 +60,7 @@ impl Style {
     }
 
     /// Without colour, of any width.
+    #[cfg(test)]
     pub fn plain(units: Units) -> Self {
         Self { color: false, width: None, units }
     }
@@ -93,7 +97,7 @@ impl Style {
 
     fn bare(&self) -> Table {
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING);
+        table.load_style(presets::NOTHING);
         if self.color {
             table.enforce_styling();
         } else {
@@ -130,6 +134,15 @@ impl Grid {
         self.table.add_row(Row::from(cells.into_iter().map(cell).collect::<Vec<_>>()));
     }
 
+    /// Makes a column at least `width` characters wide, so that tables below each other line up.
+    pub fn at_least(&mut self, column: usize, width: usize) {
+        // The preset's blanks on either side count.
+        let width = u16::try_from(width.saturating_add(2)).unwrap_or(u16::MAX);
+        if let Some(column) = self.table.column_mut(column) {
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width)));
+        }
+    }
+
     /// The lines, each without blanks at its end and with `indent` blanks before it, each ended by a newline.
     pub fn lines(&self, indent: usize) -> String {
         let mut out = String::new();
@@ -142,6 +155,34 @@ impl Grid {
         }
         out
     }
+}
+
+/// `text` without what could make a terminal do things: a device's or a driver's words may contain anything. Newlines
+/// stay, and where `colored` so do the escape sequences that only set colours; every other control character is a `?`.
+pub fn printable(text: &str, colored: bool) -> Cow<'_, str> {
+    if !text.contains(|c: char| c.is_control() && c != '\n') {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let taken = match color_sequence(rest) {
+            Some(length) if colored => length,
+            _ => first.len_utf8(),
+        };
+        let (part, after) = rest.split_at(taken);
+        let harmless = taken > first.len_utf8() || !first.is_control() || first == '\n';
+        out.push_str(if harmless { part } else { "?" });
+        rest = after;
+    }
+    Cow::Owned(out)
+}
+
+/// The length of the sequence `ESC [ digits and semicolons m` that `text` starts with.
+fn color_sequence(text: &str) -> Option<usize> {
+    let parameters = text.strip_prefix("\x1b[")?;
+    let end = parameters.find(|c: char| !c.is_ascii_digit() && c != ';')?;
+    parameters.get(end..)?.starts_with('m').then_some(end + 3)
 }
 
 #[cfg(test)]
@@ -170,5 +211,20 @@ mod tests {
         let mut grid = style.pairs();
         grid.toned_row([("x".to_owned(), Tone::Bad)]);
         assert!(grid.lines(0).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn nothing_from_outside_reaches_the_terminal_as_a_command() {
+        for (text, plain, colored) in [
+            ("A disk\n", "A disk\n", "A disk\n"),
+            ("\x1b[1;31mred\x1b[0m", "?[1;31mred?[0m", "\x1b[1;31mred\x1b[0m"),
+            ("\x1b]0;title\x07", "?]0;title?", "?]0;title?"),
+            ("\x1b[2J\x1b[", "?[2J?[", "?[2J?["),
+            ("a\rb\tc\u{9b}m", "a?b?c?m", "a?b?c?m"),
+            ("\u{fc}\x1b[m", "\u{fc}?[m", "\u{fc}\x1b[m"),
+        ] {
+            assert_eq!(printable(text, false), plain, "{text:?}");
+            assert_eq!(printable(text, true), colored, "{text:?}");
+        }
     }
 }

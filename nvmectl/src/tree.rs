@@ -135,8 +135,8 @@ impl TreeError {
 }
 
 /// Most bytes any document of the tree can have: the statistics of 65,535 queues do not come near it.
-const DOCUMENT_MAX_BYTES: usize = 64 << 20;
-const CHUNK_BYTES: usize = 64 << 10;
+pub const DOCUMENT_MAX_BYTES: usize = 64 << 20;
+const PIECE_BYTES: usize = 64 << 10;
 
 /// Reads all of the document at `path`.
 ///
@@ -145,19 +145,16 @@ const CHUNK_BYTES: usize = 64 << 10;
 pub fn read_document(tree: &dyn Tree, path: &str) -> Result<Vec<u8>, TreeError> {
     let mut file = tree.open(path, Access::Read)?;
     let mut document = Vec::new();
-    loop {
-        let start = document.len();
-        if start >= DOCUMENT_MAX_BYTES {
-            return Err(TreeError::new(Operation::Read, path, errno::EFBIG));
-        }
-        document.resize(start + CHUNK_BYTES, 0);
-        let count = read_some(file.as_mut(), document.get_mut(start..).unwrap_or_default(), start as u64)?;
-        document.truncate(start + count);
+    let mut piece = vec![0; PIECE_BYTES];
+    while document.len() < DOCUMENT_MAX_BYTES {
+        let count = read_some(file.as_mut(), &mut piece, document.len() as u64)?;
         if count == 0 {
             log::debug!("read {} bytes of nvme:{path}", document.len());
             return Ok(document);
         }
+        document.extend_from_slice(piece.get(..count).unwrap_or_default());
     }
+    Err(TreeError::new(Operation::Read, path, errno::EFBIG))
 }
 
 /// One read that is tried again when a signal interrupts it. Never reports more than `into` holds.
@@ -200,7 +197,7 @@ mod tests {
     #[test]
     fn a_document_is_read_whole_in_whatever_pieces_it_comes() {
         let document: Vec<u8> = (0..200_000u32).map(|i| i as u8).collect();
-        for piece_bytes in [1, 4095, CHUNK_BYTES, 1 << 20] {
+        for piece_bytes in [1, 4095, PIECE_BYTES, 1 << 20] {
             let tree = FakeTree::new().file("1/stats", &document).pieces_of(piece_bytes);
             assert!(read_document(&tree, "1/stats").unwrap() == document, "{piece_bytes}");
         }

@@ -1,0 +1,182 @@
+//! `bench`: the driver's load generator, asked through `nvme:N/bench`.
+//!
+//! The load is made where the driver is, so that what is measured is the device and the driver and not the way to it.
+
+mod job;
+mod progress;
+mod report;
+mod safety;
+
+use stats_proto::bench::{BenchJob, BenchLine, BenchProgress, BenchResult, to_fio_json};
+
+use crate::args::{BenchArgs, Format};
+use crate::device::{self, DeviceName};
+use crate::error::Error;
+use crate::interrupt::Interrupt;
+use crate::output::Output;
+use crate::snapshot;
+use crate::tree::{Access, DOCUMENT_MAX_BYTES, Tree, TreeFile, read_some, write_all};
+use progress::ProgressLine;
+use safety::{Target, Terminal};
+
+/// A benchmark as the command line asks for it, checked as far as that is possible without a device.
+#[derive(Debug)]
+pub struct Bench {
+    job: BenchJob,
+    device: Option<DeviceName>,
+    fio_json: bool,
+}
+
+impl Bench {
+    /// The benchmark of a command line.
+    ///
+    /// # Errors
+    /// Usage.
+    pub fn new(args: &BenchArgs, device: Option<DeviceName>) -> Result<Self, Error> {
+        Ok(Self { job: job::from_args(args)?, device: device::asked(device, args.ns)?, fio_json: args.fio_json })
+    }
+
+    /// Runs it and prints its result.
+    ///
+    /// # Errors
+    /// Refused, where data would be lost without leave; what the driver or the device answers; interrupted, after what
+    /// was measured so far was printed.
+    pub fn run(mut self, tree: &dyn Tree, dry_run: bool, output: &mut Output) -> Result<(), Error> {
+        output.check_format("bench", &[])?;
+        let nsid = device::one_namespace(tree, self.device, "bench")?;
+        let target = Target::new(nsid, &self.job, &snapshot::read_light(tree)?);
+        if dry_run {
+            return self.describe(nsid, &target, output);
+        }
+        self.job.serial = target.permit(&self.job, output.style.units, &mut Terminal)?;
+
+        let interrupt = Interrupt::listen()?;
+        let line = ProgressLine::new(output.style.units);
+        let mut last = None;
+        let ended = drive(tree, nsid, &self.job, &interrupt, &mut |progress| {
+            line.show(&progress);
+            last = Some(progress);
+        });
+        drop(line);
+        match ended {
+            Ok((text, result)) => self.print(&text, &result, output),
+            Err(Error::Interrupted) => {
+                if let Some(progress) = last {
+                    print_so_far(&progress, output)?;
+                }
+                Err(Error::Interrupted)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn describe(&self, nsid: u32, target: &Target, output: &mut Output) -> Result<(), Error> {
+        if output.format == Format::Json || self.fio_json {
+            return output.json(&self.job);
+        }
+        let mut text = format!("would write this job to nvme:{nsid}/bench:\n");
+        text.push_str(&crate::view::render(&self.job, &[], &output.style));
+        if self.job.writes() {
+            text.push_str(&format!("{}\n", target.lost(output.style.units)));
+        }
+        output.text(&text)
+    }
+
+    fn print(&self, text: &str, result: &BenchResult, output: &mut Output) -> Result<(), Error> {
+        if self.fio_json {
+            return output.json(&to_fio_json(result));
+        }
+        match output.format {
+            // As the driver wrote it, so that nothing is lost that a newer driver says.
+            Format::Json => output.json_text(text),
+            _ => {
+                let report = report::text(result, &output.style);
+                output.text(&report)
+            }
+        }
+    }
+}
+
+/// What is known of a benchmark that did not end by itself.
+fn print_so_far(progress: &BenchProgress, output: &mut Output) -> Result<(), Error> {
+    match output.format {
+        Format::Json => output.json_line(progress),
+        _ => {
+            let text = format!(
+                "interrupted while {}; {} requests were answered\n",
+                progress::text(progress, output.style.units),
+                progress.ios_done
+            );
+            output.text(&text)
+        }
+    }
+}
+
+/// Has the driver run `job` and reads its lines to the last. Closing the file, however this ends, stops the job.
+fn drive(
+    tree: &dyn Tree,
+    nsid: u32,
+    job: &BenchJob,
+    interrupt: &Interrupt,
+    on_progress: &mut dyn FnMut(BenchProgress),
+) -> Result<(String, BenchResult), Error> {
+    let path = format!("{nsid}/bench");
+    let request = serde_json::to_vec(job).map_err(|error| Error::malformed(&path, error))?;
+    let mut file = tree.open(&path, Access::ReadWrite)?;
+    write_all(file.as_mut(), &path, &request)?;
+    let mut lines = Lines::new(file, &path);
+    loop {
+        if interrupt.requested() {
+            return Err(Error::Interrupted);
+        }
+        let text = lines.next()?;
+        match BenchLine::parse(&text).map_err(|error| Error::malformed(&path, error))? {
+            BenchLine::Progress(progress) => on_progress(progress),
+            BenchLine::Result(result) => return Ok((text, *result)),
+            BenchLine::Error(error) => return Err(Error::Bench { message: error.error, errno: error.errno }),
+        }
+    }
+}
+
+/// The lines of a file that is read while it is written.
+struct Lines<'p> {
+    file: Box<dyn TreeFile>,
+    path: &'p str,
+    /// Read and not yet given out.
+    pending: Vec<u8>,
+    offset_bytes: u64,
+}
+
+impl<'p> Lines<'p> {
+    fn new(file: Box<dyn TreeFile>, path: &'p str) -> Self {
+        Self { file, path, pending: Vec::new(), offset_bytes: 0 }
+    }
+
+    /// The next line, without its newline. Blocks until there is one.
+    fn next(&mut self) -> Result<String, Error> {
+        let mut searched = 0;
+        loop {
+            let fresh = self.pending.get(searched..).unwrap_or_default();
+            if let Some(length) = fresh.iter().position(|byte| *byte == b'\n') {
+                let rest = self.pending.split_off(searched + length + 1);
+                let mut line = std::mem::replace(&mut self.pending, rest);
+                line.pop();
+                return String::from_utf8(line).map_err(|error| Error::malformed(self.path, error));
+            }
+            searched = self.pending.len();
+            if searched > DOCUMENT_MAX_BYTES {
+                return Err(Error::malformed(self.path, "a line does not end"));
+            }
+            let mut piece = [0; 16 << 10];
+            let count = read_some(self.file.as_mut(), &mut piece, self.offset_bytes)?;
+            if count == 0 {
+                return Err(Error::malformed(self.path, "it ended without a result"));
+            }
+            self.pending.extend_from_slice(piece.get(..count).unwrap_or_default());
+            self.offset_bytes += count as u64;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+//! A benchmark's result in the shape that fio's users know, with what fio leaves unsaid.
+//!
+//! The three latencies bear the driver's names: *host* is from handing a request in to the doorbell, *device* from the
+//! doorbell to the completion, *total* from handing in to the answer.
+
+use stats_proto::bench::{BenchJob, BenchJobResult, BenchResult, LatencySummary, Side};
+
+use crate::style::{Align, Style, Tone};
+
+/// Percentiles in one line of the table.
+const PERCENTILES_IN_A_LINE: usize = 6;
+
+/// The text of `result`.
+pub fn text(result: &BenchResult, style: &Style) -> String {
+    let mut out = head(result, style);
+    let total = &result.total;
+    for (name, side) in [("read", &total.read), ("write", &total.write)] {
+        if side.ios > 0 || asked(&result.job, name) {
+            out.push_str(&side_text(name, side, total, &result.job, style));
+        }
+    }
+    let depth = &total.depth;
+    out.push_str(&format!(
+        "  queue depth: {} asked, {:.1} achieved (mean), {} most; {:.1} at the device (mean)\n",
+        depth.asked, depth.mean, depth.max, depth.device_mean
+    ));
+    out.push_str(&errors(total, style));
+    if result.jobs.len() > 1 {
+        out.push_str(&jobs(&result.jobs, style));
+    }
+    out
+}
+
+fn asked(job: &BenchJob, side: &str) -> bool {
+    if side == "read" { job.reads() } else { job.writes() }
+}
+
+fn head(result: &BenchResult, style: &Style) -> String {
+    let (job, device, units) = (&result.job, &result.device, style.units);
+    let mut facts = vec![format!("bs={}", units.bytes(u128::from(job.block_bytes)))];
+    if job.pattern.is_mix() {
+        facts.push(format!("mix={}/{}", job.read_percent, 100u8.saturating_sub(job.read_percent)));
+    }
+    facts.push(format!("qd={}", job.queue_depth));
+    facts.push(format!("jobs={}", job.jobs));
+    if let Some(time_ns) = job.time_ns {
+        facts.push(format!("time={}", units.duration(time_ns as f64)));
+    }
+    if let Some(ios) = job.ios {
+        facts.push(format!("ios={ios}"));
+    }
+    if job.offset_bytes > 0 {
+        facts.push(format!("offset={}", units.bytes(u128::from(job.offset_bytes))));
+    }
+    if let Some(size_bytes) = job.size_bytes {
+        facts.push(format!("size={}", units.bytes(u128::from(size_bytes))));
+    }
+    facts.push(format!("seed={}", job.random_seed));
+    format!(
+        "{}: nvme:{} ({}, {}, {})\n  {}\n",
+        style.paint(Tone::Heading, job.pattern.fio_name()),
+        device.nsid,
+        device.model,
+        device.serial,
+        device.backend,
+        facts.join(", ")
+    )
+}
+
+fn side_text(name: &str, side: &Side, total: &BenchJobResult, job: &BenchJob, style: &Style) -> String {
+    let units = style.units;
+    let mut out = format!(
+        "  {}: IOPS={}, BW={} ({} in {}, {} requests)\n",
+        style.paint(Tone::Heading, name),
+        units.count(side.iops),
+        units.bytes_per_s(side.bytes_per_s),
+        units.bytes(u128::from(side.bytes)),
+        units.duration(total.elapsed_ns as f64),
+        side.ios,
+    );
+    if side.latency_total.histogram.is_empty() {
+        return out;
+    }
+    let mut table = style.table(&[
+        ("latency", Align::Left),
+        ("min", Align::Right),
+        ("avg", Align::Right),
+        ("max", Align::Right),
+        ("stddev", Align::Right),
+    ]);
+    for (name, latency) in
+        [("host", &side.latency_host), ("device", &side.latency_device), ("total", &side.latency_total)]
+    {
+        let ns = |ns: Option<f64>| ns.map_or_else(|| "-".to_owned(), |ns| units.duration(ns));
+        table.row([
+            name.to_owned(),
+            ns(latency.min_ns.map(|ns| ns as f64)),
+            ns(latency.mean_ns),
+            ns(latency.max_ns.map(|ns| ns as f64)),
+            ns(latency.stddev_ns),
+        ]);
+    }
+    out.push_str(&table.lines(4));
+    out.push_str(&format!("    total is service latency, closed loop, QD={}; its percentiles:\n", job.queue_depth));
+    out.push_str(&percentiles(&side.latency_total, style));
+    out
+}
+
+/// `1.00=18.2us   5.00=19.1us ...` in aligned columns.
+fn percentiles(latency: &LatencySummary, style: &Style) -> String {
+    let mut all: Vec<(f64, &str, u64)> = latency
+        .percentiles_ns
+        .iter()
+        .filter_map(|(name, ns)| Some((name.parse().ok()?, name.as_str(), *ns)))
+        .collect();
+    all.sort_by(|(a, ..), (b, ..)| a.total_cmp(b));
+    let mut table = style.pairs();
+    for line in all.chunks(PERCENTILES_IN_A_LINE) {
+        table.row(line.iter().map(|(_, name, ns)| format!("{name:>5}={}", style.units.duration(*ns as f64))));
+    }
+    table.lines(5)
+}
+
+fn errors(total: &BenchJobResult, style: &Style) -> String {
+    let count = total.read.errors.saturating_add(total.write.errors);
+    if count == 0 {
+        return "  errors: none\n".to_owned();
+    }
+    let mut out = format!("  {}\n", style.paint(Tone::Bad, &format!("errors: {count}")));
+    for (name, side) in [("read", &total.read), ("write", &total.write)] {
+        for (status, count) in &side.errors_by_status {
+            out.push_str(&format!("    {name}: {count} {status}\n"));
+        }
+    }
+    out
+}
+
+fn jobs(jobs: &[BenchJobResult], style: &Style) -> String {
+    let mut table = style.table(&[
+        ("JOB", Align::Right),
+        ("QUEUE", Align::Right),
+        ("READ/S", Align::Right),
+        ("WRITE/S", Align::Right),
+        ("BW", Align::Right),
+        ("R P50", Align::Right),
+        ("R P99", Align::Right),
+        ("W P50", Align::Right),
+        ("W P99", Align::Right),
+        ("QD", Align::Right),
+        ("ERRORS", Align::Right),
+    ]);
+    let units = style.units;
+    let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    for job in jobs {
+        let percentile = |side: &Side, name: &str| {
+            or_dash(side.latency_total.percentiles_ns.get(name).map(|ns| units.duration(*ns as f64)))
+        };
+        table.row([
+            or_dash(job.job.map(|job| job.to_string())),
+            or_dash(job.qid.map(|qid| qid.to_string())),
+            units.count(job.read.iops),
+            units.count(job.write.iops),
+            units.bytes_per_s(job.read.bytes_per_s + job.write.bytes_per_s),
+            percentile(&job.read, "50.00"),
+            percentile(&job.read, "99.00"),
+            percentile(&job.write, "50.00"),
+            percentile(&job.write, "99.00"),
+            format!("{:.1}", job.depth.mean),
+            job.read.errors.saturating_add(job.write.errors).to_string(),
+        ]);
+    }
+    format!("\n{}", table.lines(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use stats_proto::bench::Pattern;
+
+    use super::*;
+    use crate::samples;
+    use crate::units::Units;
+
+    fn printed(jobs: u32, job: BenchJob) -> String {
+        text(&samples::bench_result(jobs, job), &Style::plain(Units::Iec))
+    }
+
+    #[test]
+    fn one_job_in_fios_shape() {
+        let job = BenchJob { queue_depth: 32, warmup_ns: 0, ..BenchJob::default() };
+        let expected = "\
+randread: nvme:1 (A disk, S1, emulated)
+  bs=4.00KiB, qd=32, jobs=1, time=10.0s, seed=1
+  read: IOPS=200, BW=800KiB/s (7.81MiB in 10.0s, 2000 requests)
+    latency     min     avg     max  stddev
+    host      500ns   501ns   501ns     0ns
+    device   18.9us  29.0us  39.2us  10.0us
+    total    20.0us  30.0us  40.2us  10.0us
+    total is service latency, closed loop, QD=32; its percentiles:
+      1.00=20.1us   5.00=20.1us  10.00=20.1us  20.00=20.1us  30.00=20.1us  40.00=20.1us
+     50.00=20.1us  60.00=40.2us  70.00=40.2us  80.00=40.2us  90.00=40.2us  95.00=40.2us
+     99.00=40.2us  99.50=40.2us  99.90=40.2us  99.95=40.2us  99.99=40.2us
+  queue depth: 32 asked, 31.9 achieved (mean), 32 most; 31.2 at the device (mean)
+  errors: 3
+    read: 3 Unrecovered Read Error
+";
+        let found = printed(1, job);
+        assert_eq!(found, expected, "{found}");
+    }
+
+    #[test]
+    fn a_mix_says_what_it_mixes_and_shows_a_side_that_did_nothing() {
+        let job = BenchJob {
+            pattern: Pattern::RandRw,
+            read_percent: 70,
+            ios: Some(5),
+            time_ns: None,
+            offset_bytes: 4096,
+            size_bytes: Some(1 << 20),
+            ..BenchJob::default()
+        };
+        let found = printed(1, job);
+        assert!(found.contains("mix=70/30, qd=1, jobs=1, ios=5, offset=4.00KiB, size=1.00MiB, seed=1\n"), "{found}");
+        assert!(found.contains("  write: IOPS=0, BW=0B/s (0B in 10.0s, 0 requests)\n"), "{found}");
+    }
+
+    #[test]
+    fn several_jobs_have_a_line_each_and_depths_add_up() {
+        let found = printed(3, BenchJob { jobs: 3, ..BenchJob::default() });
+        assert!(found.contains("queue depth: 96 asked, 95.7 achieved"), "{found}");
+        assert_eq!(found.lines().rev().take_while(|line| !line.is_empty()).count(), 4, "{found}");
+    }
+}

@@ -1,0 +1,220 @@
+//! `list`: the controller and its namespaces, without sending the device a command.
+//!
+//! All it needs is in the statistics and in the Identify structures that the driver keeps, so that a dead device is
+//! listed too, and no device's error log grows by being looked at.
+
+use nvme_spec::identify::IdentifyNamespace;
+use serde::Serialize;
+use stats_proto::big_int::big_u64_option;
+
+use crate::args::Format;
+use crate::device;
+use crate::error::Error;
+use crate::identify;
+use crate::output::Output;
+use crate::snapshot;
+use crate::style::{Align, Tone};
+use crate::tree::{Tree, read_document};
+use crate::values::Wide;
+
+/// Prints the list.
+///
+/// # Errors
+/// What reading the tree's root and the statistics gives. A namespace that cannot be read is listed without its size.
+pub fn run(tree: &dyn Tree, output: &mut Output) -> Result<(), Error> {
+    output.check_format("list", &[])?;
+    let document = ListDocument::read(tree)?;
+    match output.format {
+        Format::Json => output.json(&document),
+        _ => {
+            let text = document.text(output);
+            output.text(&text)
+        }
+    }
+}
+
+/// A controller and its namespaces.
+#[derive(Debug, Serialize)]
+pub struct ListDocument {
+    schema: &'static str,
+    version: &'static str,
+    controller: Controller,
+    namespaces: Vec<Namespace>,
+}
+
+#[derive(Debug, Serialize)]
+struct Controller {
+    device: &'static str,
+    model: String,
+    serial: String,
+    firmware: String,
+    backend: String,
+    pci: Option<String>,
+    state: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Namespace {
+    device: String,
+    nsid: u32,
+    size_bytes: Option<Wide>,
+    used_bytes: Option<Wide>,
+    #[serde(with = "big_u64_option")]
+    lba_bytes: Option<u64>,
+    metadata_bytes: Option<u16>,
+}
+
+impl ListDocument {
+    fn read(tree: &dyn Tree) -> Result<Self, Error> {
+        let stats = snapshot::read_light(tree)?.controller;
+        let namespaces = device::namespaces(tree)?.into_iter().map(|nsid| Namespace::read(tree, nsid)).collect();
+        Ok(Self {
+            schema: "nvmectl-list",
+            version: "1.0",
+            controller: Controller {
+                device: "nvme:controller",
+                model: stats.model,
+                serial: stats.serial,
+                firmware: stats.firmware,
+                backend: stats.backend,
+                pci: stats.pci,
+                state: stats.state,
+            },
+            namespaces,
+        })
+    }
+
+    fn text(&self, output: &Output) -> String {
+        let style = &output.style;
+        let controller = &self.controller;
+        let mut out = String::new();
+        let mut about = style.table(&[
+            ("CONTROLLER", Align::Left),
+            ("MODEL", Align::Left),
+            ("SERIAL", Align::Left),
+            ("FIRMWARE", Align::Left),
+            ("BACKEND", Align::Left),
+            ("STATE", Align::Left),
+        ]);
+        let tone = if controller.state == "ready" { Tone::Good } else { Tone::Bad };
+        let backend = match &controller.pci {
+            Some(pci) => format!("{} {pci}", controller.backend),
+            None => controller.backend.clone(),
+        };
+        about.toned_row([
+            (controller.device.to_owned(), Tone::Plain),
+            (controller.model.clone(), Tone::Plain),
+            (controller.serial.clone(), Tone::Plain),
+            (controller.firmware.clone(), Tone::Plain),
+            (backend, Tone::Plain),
+            (controller.state.clone(), tone),
+        ]);
+        out.push_str(&about.lines(0));
+        out.push('\n');
+
+        if self.namespaces.is_empty() {
+            out.push_str("no namespaces\n");
+            return out;
+        }
+        let mut table = style.table(&[
+            ("NAMESPACE", Align::Left),
+            ("SIZE", Align::Right),
+            ("USED", Align::Right),
+            ("BLOCK", Align::Right),
+            ("METADATA", Align::Right),
+        ]);
+        let bytes = |bytes: Option<u128>| bytes.map_or_else(|| "-".to_owned(), |bytes| style.units.bytes(bytes));
+        for namespace in &self.namespaces {
+            table.row([
+                namespace.device.clone(),
+                bytes(namespace.size_bytes.map(|Wide(bytes)| bytes)),
+                bytes(namespace.used_bytes.map(|Wide(bytes)| bytes)),
+                bytes(namespace.lba_bytes.map(u128::from)),
+                bytes(namespace.metadata_bytes.map(u128::from)),
+            ]);
+        }
+        out.push_str(&table.lines(0));
+        out
+    }
+}
+
+impl Namespace {
+    fn read(tree: &dyn Tree, nsid: u32) -> Self {
+        let path = format!("{nsid}/identify");
+        let identify = read_document(tree, &path)
+            .map_err(Error::from)
+            .and_then(|bytes| identify::decode::<IdentifyNamespace>(&bytes, &path))
+            .inspect_err(|error| log::warn!("{error}"))
+            .ok();
+        let format = identify.as_ref().and_then(IdentifyNamespace::current_format);
+        let lba_bytes = format.and_then(|format| format.block_bytes());
+        let bytes = |blocks: u64| lba_bytes.map(|lba_bytes| Wide(u128::from(blocks) * u128::from(lba_bytes)));
+        Self {
+            device: format!("nvme:{nsid}"),
+            nsid,
+            size_bytes: identify.as_ref().and_then(|identify| bytes(identify.nsze.get())),
+            used_bytes: identify.as_ref().and_then(|identify| bytes(identify.nuse.get())),
+            lba_bytes,
+            metadata_bytes: format.map(|format| format.ms.get()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nvme_spec::identify::LbaFormat;
+    use serde_json::json;
+    use zerocopy::IntoBytes;
+
+    use super::*;
+    use crate::samples;
+    use crate::style::Style;
+    use crate::tree::fake::FakeTree;
+    use crate::units::Units;
+
+    fn tree() -> FakeTree {
+        let mut identify = IdentifyNamespace::default();
+        identify.nsze.set(262_144);
+        identify.nuse.set(256);
+        identify.lbaf[0] = LbaFormat::new(12, 8);
+        let stats = serde_json::to_vec(&samples::stats(0, 10)).unwrap();
+        FakeTree::new()
+            .file("controller/stats?light", &stats)
+            .file("1/identify", identify.as_bytes())
+            .failing_file("2/identify", crate::tree::errno::EIO)
+    }
+
+    fn printed(format: Format) -> String {
+        let mut out = Vec::new();
+        run(&tree(), &mut Output::new(&mut out, format, Style::plain(Units::Iec))).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_namespace_that_cannot_be_read_is_listed_too() {
+        assert_eq!(
+            printed(Format::Table),
+            "CONTROLLER       MODEL   SERIAL  FIRMWARE  BACKEND   STATE\n\
+             nvme:controller  A disk  S1      1.0       emulated  ready\n\n\
+             NAMESPACE     SIZE     USED    BLOCK  METADATA\n\
+             nvme:1     1.00GiB  1.00MiB  4.00KiB        8B\n\
+             nvme:2           -        -        -         -\n"
+        );
+        let document: serde_json::Value = serde_json::from_str(&printed(Format::Json)).unwrap();
+        assert_eq!(document["controller"]["serial"], "S1");
+        assert_eq!(document["namespaces"][0]["size_bytes"], "1073741824");
+        assert_eq!(document["namespaces"][1], json!({
+            "device": "nvme:2", "nsid": 2, "size_bytes": null, "used_bytes": null, "lba_bytes": null,
+            "metadata_bytes": null
+        }));
+    }
+
+    #[test]
+    fn no_namespace_is_said() {
+        let stats = serde_json::to_vec(&samples::stats(0, 10)).unwrap();
+        let tree = FakeTree::new().file("controller/stats?light", &stats);
+        let mut out = Vec::new();
+        run(&tree, &mut Output::new(&mut out, Format::Table, Style::plain(Units::Iec))).unwrap();
+        assert!(out.ends_with(b"\nno namespaces\n"));
+    }
+}
