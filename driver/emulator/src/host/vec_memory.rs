@@ -73,14 +73,13 @@ impl VecMemory {
     }
 }
 
-/// Splits `0..len_bytes` at word boundaries when the range begins `skip` bytes into a word: head, whole words, tail.
-fn split(len_bytes: usize, skip: usize) -> (usize, usize) {
-    let head = if skip == 0 {
+/// How many of `len_bytes` belong to the word that the range begins `skip` bytes into, if it does not begin with one.
+fn head_bytes(len_bytes: usize, skip: usize) -> usize {
+    if skip == 0 {
         0
     } else {
         (WORD_BYTES - skip).min(len_bytes)
-    };
-    (head, (len_bytes - head) / WORD_BYTES * WORD_BYTES)
+    }
 }
 
 fn read_part(word: &AtomicU64, skip: usize, into: &mut [u8]) {
@@ -104,47 +103,29 @@ fn write_part(word: &AtomicU64, skip: usize, from: &[u8]) {
 impl HostMemory for VecMemory {
     fn read(&self, address: u64, into: &mut [u8]) -> Result<(), DmaFault> {
         let (words, skip) = self.locate(address, into.len())?;
-        let (head, whole) = split(into.len(), skip);
-        let (head, rest) = into.split_at_mut(head);
-        let (whole, tail) = rest.split_at_mut(whole);
-        let mut words = words.iter();
-        if !head.is_empty()
-            && let Some(word) = words.next()
-        {
-            read_part(word, skip, head);
-        }
-        let (chunks, _) = whole.as_chunks_mut::<WORD_BYTES>();
-        for (to, word) in chunks.iter_mut().zip(words.by_ref()) {
+        let (head, rest) = into.split_at_mut(head_bytes(into.len(), skip));
+        let (whole, tail) = rest.as_chunks_mut::<WORD_BYTES>();
+        let (first, words) = words.split_at(usize::from(!head.is_empty()));
+        let (words, last) = words.split_at(whole.len());
+        first.iter().for_each(|word| read_part(word, skip, head));
+        for (to, word) in whole.iter_mut().zip(words) {
             *to = word.load(Ordering::Acquire).to_le_bytes();
         }
-        if !tail.is_empty()
-            && let Some(word) = words.next()
-        {
-            read_part(word, 0, tail);
-        }
+        last.iter().for_each(|word| read_part(word, 0, tail));
         Ok(())
     }
 
     fn write(&self, address: u64, from: &[u8]) -> Result<(), DmaFault> {
         let (words, skip) = self.locate(address, from.len())?;
-        let (head, whole) = split(from.len(), skip);
-        let (head, rest) = from.split_at(head);
-        let (whole, tail) = rest.split_at(whole);
-        let mut words = words.iter();
-        if !head.is_empty()
-            && let Some(word) = words.next()
-        {
-            write_part(word, skip, head);
-        }
-        let (chunks, _) = whole.as_chunks::<WORD_BYTES>();
-        for (from, word) in chunks.iter().zip(words.by_ref()) {
+        let (head, rest) = from.split_at(head_bytes(from.len(), skip));
+        let (whole, tail) = rest.as_chunks::<WORD_BYTES>();
+        let (first, words) = words.split_at(usize::from(!head.is_empty()));
+        let (words, last) = words.split_at(whole.len());
+        first.iter().for_each(|word| write_part(word, skip, head));
+        for (from, word) in whole.iter().zip(words) {
             word.store(u64::from_le_bytes(*from), Ordering::Release);
         }
-        if !tail.is_empty()
-            && let Some(word) = words.next()
-        {
-            write_part(word, 0, tail);
-        }
+        last.iter().for_each(|word| write_part(word, 0, tail));
         Ok(())
     }
 

@@ -338,6 +338,28 @@ fn a_bit_bucket_swallows_what_the_device_sends_and_is_nothing_the_other_way() {
 }
 
 #[test]
+fn a_bit_bucket_is_no_neighbour_of_the_memory_behind_it() {
+    let memory = memory();
+    put_sgl(
+        &memory,
+        BASE,
+        &[
+            SglDescriptor::bit_bucket(512),
+            SglDescriptor::data_block(512, 512),
+        ],
+    );
+    let entry = sgl(SglDescriptor::last_segment(BASE, 32));
+    let mut scratch = Scratch::new();
+    map(&entry, 1024, Direction::FromDevice, SGL, &memory, &mut scratch).unwrap();
+    let pieces: Vec<(bool, u64)> = scratch
+        .segments()
+        .iter()
+        .map(|segment| (segment.is_hole, segment.len_bytes))
+        .collect();
+    assert_eq!(pieces, [(true, 512), (false, 512)]);
+}
+
+#[test]
 fn overwriting_stays_inside_the_data() {
     let memory = memory();
     let mut scratch = Scratch::new();
