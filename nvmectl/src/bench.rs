@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::output::Output;
 use crate::snapshot;
-use crate::tree::{Access, DOCUMENT_MAX_BYTES, Tree, TreeFile, read_some, write_all};
+use crate::tree::{Access, DOCUMENT_MAX_BYTES, Errno, Tree, TreeFile, read_some, write_all};
 use progress::ProgressLine;
 use safety::{Target, Terminal};
 
@@ -52,22 +52,11 @@ impl Bench {
 
         let interrupt = Interrupt::listen()?;
         let line = ProgressLine::new(output.style.units);
-        let mut last = None;
-        let ended = drive(tree, nsid, &self.job, &interrupt, &mut |progress| {
-            line.show(&progress);
-            last = Some(progress);
-        });
+        let ended = drive(tree, nsid, &self.job, &interrupt, &mut |progress| line.show(&progress));
         drop(line);
-        match ended {
-            Ok((text, result)) => self.print(&text, &result, output),
-            Err(Error::Interrupted) => {
-                if let Some(progress) = last {
-                    print_so_far(&progress, output)?;
-                }
-                Err(Error::Interrupted)
-            }
-            Err(error) => Err(error),
-        }
+        let ended = ended?;
+        self.print(&ended, output)?;
+        if ended.interrupted { Err(Error::Interrupted) } else { Ok(()) }
     }
 
     fn describe(&self, nsid: u32, target: &Target, output: &mut Output) -> Result<(), Error> {
@@ -82,35 +71,35 @@ impl Bench {
         output.text(&text)
     }
 
-    fn print(&self, text: &str, result: &BenchResult, output: &mut Output) -> Result<(), Error> {
+    fn print(&self, ended: &Ended, output: &mut Output) -> Result<(), Error> {
         if self.fio_json {
-            return output.json(&to_fio_json(result));
+            return output.json(&to_fio_json(&ended.result));
         }
         match output.format {
             // As the driver wrote it, so that nothing is lost that a newer driver says.
-            Format::Json => output.json_text(text),
+            Format::Json => output.json_text(&ended.text),
             _ => {
-                let report = report::text(result, &output.style);
+                let mut report = report::text(&ended.result, &output.style);
+                if ended.interrupted {
+                    report.push_str("  interrupted: this is what was measured until then\n");
+                }
                 output.text(&report)
             }
         }
     }
 }
 
-/// What is known of a benchmark that did not end by itself.
-fn print_so_far(progress: &BenchProgress, output: &mut Output) -> Result<(), Error> {
-    match output.format {
-        Format::Json => output.json_line(progress),
-        _ => {
-            let text = format!(
-                "interrupted while {}; {} requests were answered\n",
-                progress::text(progress, output.style.units),
-                progress.ios_done
-            );
-            output.text(&text)
-        }
-    }
+/// A benchmark that ended.
+struct Ended {
+    /// The line that said so, as the driver wrote it.
+    text: String,
+    result: BenchResult,
+    /// It was asked to end early.
+    interrupted: bool,
 }
+
+/// What ends a running job early, with the result of what it did so far.
+const STOP: &[u8] = b"stop";
 
 /// Has the driver run `job` and reads its lines to the last. Closing the file, however this ends, stops the job.
 fn drive(
@@ -119,21 +108,30 @@ fn drive(
     job: &BenchJob,
     interrupt: &Interrupt,
     on_progress: &mut dyn FnMut(BenchProgress),
-) -> Result<(String, BenchResult), Error> {
+) -> Result<Ended, Error> {
     let path = format!("{nsid}/bench");
     let request = serde_json::to_vec(job).map_err(|error| Error::malformed(&path, error))?;
-    let mut file = tree.open(&path, Access::ReadWrite)?;
-    write_all(file.as_mut(), &path, &request)?;
-    let mut lines = Lines::new(file, &path);
+    let mut lines = Lines::new(tree.open(&path, Access::ReadWrite)?, &path);
+    // Of a job that it refuses the driver says why in a line; without one, the errno has to do.
+    let refused = write_all(lines.file.as_mut(), &path, &request).err();
+    let mut interrupted = false;
     loop {
-        if interrupt.requested() {
-            return Err(Error::Interrupted);
+        if interrupt.requested() && !interrupted {
+            interrupted = true;
+            // A job that has just ended cannot be stopped any more; its result is the next line.
+            let _ = lines.file.write_at(STOP, 0);
         }
-        let text = lines.next()?;
+        let text = match (lines.next(), &refused) {
+            (Ok(text), _) => text,
+            (Err(_), Some(refused)) => return Err(refused.clone().into()),
+            (Err(error), None) => return Err(error),
+        };
         match BenchLine::parse(&text).map_err(|error| Error::malformed(&path, error))? {
             BenchLine::Progress(progress) => on_progress(progress),
-            BenchLine::Result(result) => return Ok((text, *result)),
-            BenchLine::Error(error) => return Err(Error::Bench { message: error.error, errno: error.errno }),
+            BenchLine::Result(result) => return Ok(Ended { text, result: *result, interrupted }),
+            BenchLine::Error(error) => {
+                return Err(Error::Bench { message: error.error, errno: Errno(error.errno) });
+            }
         }
     }
 }

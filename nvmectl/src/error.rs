@@ -3,10 +3,11 @@
 use std::io;
 use std::path::PathBuf;
 
+use nvme_driver::backend::BackendError;
 use serde::Serialize;
 
 use crate::style::printable;
-use crate::tree::{TreeError, errno};
+use crate::tree::{Errno, TreeError};
 
 /// A failed command.
 #[derive(Debug, thiserror::Error)]
@@ -27,14 +28,14 @@ pub enum Error {
     #[error(transparent)]
     Tree(#[from] TreeError),
     /// The embedded driver did not start.
-    #[error("the embedded driver did not start: {0}")]
-    Start(#[source] crate::nvme_driver::Error),
+    #[error("the driver did not start: {0}")]
+    Start(#[source] nvme_driver::Error),
     /// What a file holds is not what it should hold.
     #[error("nvme:{path} is not understood: {why}")]
     Malformed { path: String, why: String },
     /// The device or the driver ended a benchmark.
     #[error("the benchmark failed: {message}")]
-    Bench { message: String, errno: i32 },
+    Bench { message: String, errno: Errno },
     /// Refused, because it would destroy data.
     #[error("refused: {lost}")]
     Refused { lost: String, hint: String },
@@ -55,6 +56,20 @@ impl Error {
         Self::Usage { message: message.into(), hint: hint.into() }
     }
 
+    /// An embedded driver on `spec` that did not start: the user's error where `spec` is, else the device's.
+    pub fn start(spec: &str, error: nvme_driver::Error) -> Self {
+        match error {
+            nvme_driver::Error::Backend(BackendError::Emulator(why)) => {
+                let why = why.strip_prefix("emulator: ").unwrap_or(&why);
+                Self::usage(
+                    format!("--emulate={spec}: {why}"),
+                    "SPEC is key=value,... such as size=4GiB,namespaces=2,latency=80us, or nothing at all",
+                )
+            }
+            error => Self::Start(error),
+        }
+    }
+
     /// A document that cannot be used.
     pub fn malformed(path: &str, why: impl ToString) -> Self {
         Self::Malformed { path: path.to_owned(), why: why.to_string() }
@@ -66,6 +81,8 @@ impl Error {
             Self::Usage { .. } => 2,
             Self::NoDriver { why, .. } if why.kind() == io::ErrorKind::PermissionDenied => 3,
             Self::NoDriver { .. } | Self::NoNamespaces | Self::NoNamespace { .. } => 4,
+            // What the driver refuses about a job is what the command line asked for.
+            Self::Bench { errno: Errno::EINVAL, .. } => 2,
             Self::Tree(TreeError { errno, .. }) | Self::Bench { errno, .. } => exit_code_of(*errno),
             Self::Start(error) => exit_code_of_start(error),
             Self::Malformed { .. } => 1,
@@ -156,34 +173,46 @@ impl ErrorDocument {
     }
 }
 
-fn exit_code_of(errno: i32) -> u8 {
+/// Transport endpoint is not connected: the daemon behind a mount is gone.
+const ENOTCONN: Errno = Errno(107);
+/// Function not implemented.
+const ENOSYS: Errno = Errno(38);
+
+fn exit_code_of(errno: Errno) -> u8 {
     match errno {
-        errno::EPERM | errno::EACCES => 3,
-        errno::ENOENT => 4,
-        errno::ENXIO | errno::ENODEV | errno::ENOTCONN | errno::ETIMEDOUT => 5,
-        errno::ENOSYS | errno::EOPNOTSUPP => 6,
+        Errno::EPERM | Errno::EACCES => 3,
+        Errno::ENOENT => 4,
+        Errno::ENXIO | Errno::ENODEV | Errno::ETIMEDOUT | Errno::ESHUTDOWN | ENOTCONN => 5,
+        Errno::EOPNOTSUPP | ENOSYS => 6,
         _ => 1,
     }
 }
 
-fn hint_of(errno: i32) -> Option<&'static str> {
+fn hint_of(errno: Errno) -> Option<&'static str> {
     Some(match errno {
-        errno::EPERM | errno::EACCES => "run it as root; reading stats, identify and smart needs no privilege",
-        errno::ENOENT => "nvmectl list shows what there is",
-        errno::EIO => "nvmectl error-log and nvmectl smart show what the device says about it",
-        errno::EBUSY => "someone else uses it: wait, or end what uses it",
-        errno::ENXIO | errno::ENODEV | errno::ETIMEDOUT => {
-            "the device is gone or does not answer: nvmectl stats shows the oldest command still out"
+        Errno::EPERM | Errno::EACCES => "run it as root; reading stats, identify and smart needs no privilege",
+        Errno::ENOENT => "nvmectl list shows what there is",
+        Errno::EIO => "nvmectl error-log and nvmectl smart show what the device says about it",
+        Errno::EBUSY => "someone else uses it: wait, or end what uses it",
+        Errno::EAGAIN | Errno::ENOMEM | Errno::ENFILE => "the driver has no room for it now: try again later",
+        Errno::ENXIO | Errno::ENODEV | Errno::ETIMEDOUT => {
+            "the device is gone or does not answer: nvmectl stats shows its state and the oldest command still out"
         }
-        errno::ENOTCONN => "the driver behind this folder has ended: start it again",
-        errno::ENOSYS | errno::EOPNOTSUPP => "this controller does not have it: nvmectl identify shows what it has",
+        Errno::ESHUTDOWN | ENOTCONN => "the driver has ended: start it again",
+        Errno::EOPNOTSUPP | ENOSYS => "this controller or this driver does not have it: nvmectl identify shows what there is",
         _ => return None,
     })
 }
 
-/// Bad settings are the user's, everything else the device's.
-fn exit_code_of_start(_error: &crate::nvme_driver::Error) -> u8 {
-    1
+/// A driver that does not come up: bad settings are the user's, silence is a lost device, the rest an error of the device.
+fn exit_code_of_start(error: &nvme_driver::Error) -> u8 {
+    use nvme_driver::Error as Start;
+    match error {
+        Start::Config(_) => 2,
+        Start::Absent | Start::NotReady { .. } | Start::AdminTimeout { .. } | Start::ShutdownTimeout { .. } => 5,
+        Start::Unsupported { .. } => 6,
+        _ => 1,
+    }
 }
 
 #[cfg(test)]
@@ -194,15 +223,15 @@ mod tests {
     #[test]
     fn errnos_become_exit_codes() {
         for (errno, exit_code) in [
-            (errno::EACCES, 3),
-            (errno::EPERM, 3),
-            (errno::ENOENT, 4),
-            (errno::ENODEV, 5),
-            (errno::ETIMEDOUT, 5),
-            (errno::EOPNOTSUPP, 6),
-            (errno::EIO, 1),
-            (errno::EINVAL, 1),
-            (-7, 1),
+            (Errno::EACCES, 3),
+            (Errno::EPERM, 3),
+            (Errno::ENOENT, 4),
+            (Errno::ENODEV, 5),
+            (Errno::ETIMEDOUT, 5),
+            (Errno::EOPNOTSUPP, 6),
+            (Errno::EIO, 1),
+            (Errno::EINVAL, 1),
+            (Errno(-7), 1),
         ] {
             assert_eq!(Error::from(TreeError::new(Operation::Read, "1/stats", errno)).exit_code(), exit_code, "{errno}");
         }

@@ -181,7 +181,7 @@ mod tests {
         FakeTree::new()
             .file("controller/stats?light", &stats)
             .file("1/identify", identify.as_bytes())
-            .failing_file("2/identify", crate::tree::errno::EIO)
+            .failing_file("2/identify", crate::tree::Errno::EIO)
     }
 
     fn printed(format: Format) -> String {

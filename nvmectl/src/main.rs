@@ -17,7 +17,6 @@ mod error_log;
 mod identify;
 mod interrupt;
 mod list;
-mod nvme_driver;
 mod output;
 mod run;
 #[cfg(test)]

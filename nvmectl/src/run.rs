@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::nvme_driver::config::Config;
+use nvme_driver::config::Config;
 
 use crate::args::{Cli, Command, Global};
 use crate::bench::Bench;

@@ -6,6 +6,8 @@
 use std::io;
 use std::path::Path;
 
+pub use nvme_driver::scheme::Errno;
+
 mod embedded;
 #[cfg(test)]
 pub mod fake;
@@ -80,59 +82,38 @@ impl Operation {
 
 /// A file operation that failed: which, where and with which errno.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cannot {} nvme:{path}: {}", operation.verb(), io::Error::from_raw_os_error(*errno))]
+#[error("cannot {} nvme:{path}: {}", operation.verb(), describe(*errno))]
 pub struct TreeError {
     /// What was being done.
     pub operation: Operation,
     /// Where, relative to the root.
     pub path: String,
-    /// The errno, with the numbers of Linux (Redox uses the same).
-    pub errno: i32,
-}
-
-/// The errnos that decide what is said and which exit code is given.
-pub mod errno {
-    /// Operation not permitted.
-    pub const EPERM: i32 = 1;
-    /// No such file or directory.
-    pub const ENOENT: i32 = 2;
-    /// Interrupted system call.
-    pub const EINTR: i32 = 4;
-    /// Input/output error.
-    pub const EIO: i32 = 5;
-    /// No such device or address.
-    pub const ENXIO: i32 = 6;
-    /// Permission denied.
-    pub const EACCES: i32 = 13;
-    /// Device or resource busy.
-    pub const EBUSY: i32 = 16;
-    /// No such device.
-    pub const ENODEV: i32 = 19;
-    /// Invalid argument.
-    pub const EINVAL: i32 = 22;
-    /// File too large: more came than a document may have.
-    pub const EFBIG: i32 = 27;
-    /// Function not implemented.
-    pub const ENOSYS: i32 = 38;
-    /// Operation not supported.
-    pub const EOPNOTSUPP: i32 = 95;
-    /// Transport endpoint is not connected: the daemon behind a mount is gone.
-    pub const ENOTCONN: i32 = 107;
-    /// Connection timed out: the device did not answer.
-    pub const ETIMEDOUT: i32 = 110;
+    /// The error number of whoever serves the tree.
+    pub errno: Errno,
 }
 
 impl TreeError {
     /// An error of `operation` on `path`.
-    pub fn new(operation: Operation, path: &str, errno: i32) -> Self {
+    pub fn new(operation: Operation, path: &str, errno: Errno) -> Self {
         Self { operation, path: path.to_owned(), errno }
     }
 
     /// The same for an [`io::Error`]; one without an errno counts as EIO.
     pub fn of_io(operation: Operation, path: &str, error: &io::Error) -> Self {
-        Self::new(operation, path, error.raw_os_error().unwrap_or(errno::EIO))
+        Self::new(operation, path, error.raw_os_error().map_or(Errno::EIO, Errno))
     }
 }
+
+/// The driver's words for an errno where it has some, else the operating system's.
+fn describe(errno: Errno) -> String {
+    match errno.name() {
+        Some(_) => errno.to_string(),
+        None => io::Error::from_raw_os_error(errno.0).to_string(),
+    }
+}
+
+/// File too large: more came than a document may have.
+const EFBIG: Errno = Errno(27);
 
 /// Most bytes any document of the tree can have: the statistics of 65,535 queues do not come near it.
 pub const DOCUMENT_MAX_BYTES: usize = 64 << 20;
@@ -154,14 +135,14 @@ pub fn read_document(tree: &dyn Tree, path: &str) -> Result<Vec<u8>, TreeError> 
         }
         document.extend_from_slice(piece.get(..count).unwrap_or_default());
     }
-    Err(TreeError::new(Operation::Read, path, errno::EFBIG))
+    Err(TreeError::new(Operation::Read, path, EFBIG))
 }
 
 /// One read that is tried again when a signal interrupts it. Never reports more than `into` holds.
 pub fn read_some(file: &mut dyn TreeFile, into: &mut [u8], offset_bytes: u64) -> Result<usize, TreeError> {
     loop {
         match file.read_at(into, offset_bytes) {
-            Err(error) if error.errno == errno::EINTR => {}
+            Err(error) if error.errno == Errno::EINTR => {}
             other => return other.map(|count| count.min(into.len())),
         }
     }
@@ -175,9 +156,9 @@ pub fn write_all(file: &mut dyn TreeFile, path: &str, from: &[u8]) -> Result<(),
     let mut written = 0;
     while let Some(rest) = from.get(written..).filter(|rest| !rest.is_empty()) {
         match file.write_at(rest, written as u64) {
-            Ok(0) => return Err(TreeError::new(Operation::Write, path, errno::EIO)),
+            Ok(0) => return Err(TreeError::new(Operation::Write, path, Errno::EIO)),
             Ok(count) => written += count,
-            Err(error) if error.errno == errno::EINTR => {}
+            Err(error) if error.errno == Errno::EINTR => {}
             Err(error) => return Err(error),
         }
     }
@@ -206,7 +187,7 @@ mod tests {
     #[test]
     fn a_document_without_an_end_is_given_up() {
         let tree = FakeTree::new().endless_file("1/stats");
-        assert_eq!(read_document(&tree, "1/stats").unwrap_err().errno, errno::EFBIG);
+        assert_eq!(read_document(&tree, "1/stats").unwrap_err().errno, EFBIG);
     }
 
     #[test]
@@ -222,12 +203,14 @@ mod tests {
     fn a_file_that_takes_nothing_is_an_error() {
         let tree = FakeTree::new().file("1/bench", b"");
         let mut file = tree.open("1/bench", Access::Read).unwrap();
-        assert_eq!(write_all(file.as_mut(), "1/bench", b"job").unwrap_err().errno, errno::EIO);
+        assert_eq!(write_all(file.as_mut(), "1/bench", b"job").unwrap_err().errno, Errno::EIO);
     }
 
     #[test]
     fn errors_say_what_and_why() {
-        let error = TreeError::new(Operation::Open, "3/stats", errno::ENOENT);
-        assert_eq!(error.to_string(), "cannot open nvme:3/stats: No such file or directory (os error 2)");
+        let error = TreeError::new(Operation::Open, "3/stats", Errno::ENOENT);
+        assert_eq!(error.to_string(), "cannot open nvme:3/stats: no such file or directory (ENOENT)");
+        let unknown = TreeError::new(Operation::Read, "1/stats", Errno(38)).to_string();
+        assert!(unknown.ends_with("(os error 38)"), "{unknown}");
     }
 }

@@ -26,7 +26,7 @@ fn line(document: &impl serde::Serialize) -> String {
     serde_json::to_string(document).unwrap() + "\n"
 }
 
-fn driven(tree: &FakeTree, interrupt: &Interrupt) -> (Result<(String, BenchResult), Error>, Vec<BenchProgress>) {
+fn driven(tree: &FakeTree, interrupt: &Interrupt) -> (Result<Ended, Error>, Vec<BenchProgress>) {
     let mut seen = Vec::new();
     let job = BenchJob::default();
     let ended = drive(tree, 1, &job, interrupt, &mut |progress| seen.push(progress));
@@ -41,7 +41,7 @@ fn the_job_is_written_and_lines_are_read_in_whatever_pieces_they_come() {
         let tree = FakeTree::new().file("1/bench", lines.as_bytes()).pieces_of(piece_bytes);
         let (ended, seen) = driven(&tree, &Interrupt::default());
         assert_eq!(seen, [progress(1), progress(2)]);
-        let error = ended.unwrap_err();
+        let error = ended.err().unwrap();
         assert_eq!((error.name(), error.exit_code()), ("bench", 5));
         assert_eq!(error.to_string(), "the benchmark failed: the device is gone");
         let written: BenchJob = serde_json::from_slice(&tree.written("1/bench")).unwrap();
@@ -54,30 +54,39 @@ fn what_is_no_benchmark_line_is_malformed() {
     for text in ["", "\n", "{}\n", "{\"schema\":\"nvme-stats\"}\n", "no end", "\u{ff}\n", &line(&progress(1))] {
         let tree = FakeTree::new().file("1/bench", text.as_bytes());
         let (ended, _) = driven(&tree, &Interrupt::default());
-        assert_eq!(ended.unwrap_err().name(), "malformed", "{text:?}");
+        assert_eq!(ended.err().unwrap().name(), "malformed", "{text:?}");
     }
     let tree = FakeTree::new().file("1/bench", b"\xff\xfe\n");
-    assert_eq!(driven(&tree, &Interrupt::default()).0.unwrap_err().name(), "malformed");
+    assert_eq!(driven(&tree, &Interrupt::default()).0.err().unwrap().name(), "malformed");
     let tree = FakeTree::new().endless_file("1/bench");
-    assert_eq!(driven(&tree, &Interrupt::default()).0.unwrap_err().name(), "malformed");
+    assert_eq!(driven(&tree, &Interrupt::default()).0.err().unwrap().name(), "malformed");
 }
 
 #[test]
-fn an_interrupt_ends_it_between_two_lines() {
-    let tree = FakeTree::new().file("1/bench", (line(&progress(1)) + &line(&progress(2))).as_bytes());
+fn an_interrupt_stops_the_job_and_its_result_so_far_is_taken() {
+    let result = line(&crate::samples::bench_result(1, BenchJob::default()));
+    let tree = FakeTree::new().file("1/bench", (line(&progress(1)) + &result).as_bytes());
     let interrupt = Interrupt::default();
-    let mut seen = 0;
-    let ended = drive(&tree, 1, &BenchJob::default(), &interrupt, &mut |_| {
-        seen += 1;
-        interrupt.request();
-    });
-    assert_eq!((ended.unwrap_err().exit_code(), seen), (130, 1));
+    let ended = drive(&tree, 1, &BenchJob::default(), &interrupt, &mut |_| interrupt.request()).ok().unwrap();
+    assert!(ended.interrupted);
+    assert_eq!(ended.text + "\n", result);
+    assert!(tree.written("1/bench").ends_with(b"}stop"));
+}
+
+#[test]
+fn a_result_is_given_as_the_driver_wrote_it() {
+    let result = line(&crate::samples::bench_result(1, BenchJob::default()));
+    let tree = FakeTree::new().file("1/bench", result.as_bytes());
+    let ended = driven(&tree, &Interrupt::default()).0.ok().unwrap();
+    assert!(!ended.interrupted);
+    assert_eq!(ended.text + "\n", result);
+    assert_eq!(tree.written("1/bench").last(), Some(&b'}'));
 }
 
 #[test]
 fn a_driver_that_refuses_the_job_is_heard() {
-    let tree = FakeTree::new().failing_file("1/bench", crate::tree::errno::EACCES);
-    assert_eq!(driven(&tree, &Interrupt::default()).0.unwrap_err().exit_code(), 3);
+    let tree = FakeTree::new().failing_file("1/bench", crate::tree::Errno::EACCES);
+    assert_eq!(driven(&tree, &Interrupt::default()).0.err().unwrap().exit_code(), 3);
 }
 
 #[test]

@@ -1,26 +1,68 @@
-//! The tree of a driver inside this process, on an emulated controller.
+//! The tree of a driver inside this process, on an emulated controller: no daemon, no privilege.
 
-use crate::nvme_driver::config::Config;
+use nvme_driver::Config;
+use nvme_driver::embedded::{self, Client, EmbeddedDriver, Handle};
+use nvme_driver::scheme::OpenFlags;
 
-use super::{Access, Tree, TreeError, TreeFile};
+use super::{Access, Operation, Tree, TreeError, TreeFile};
 use crate::error::Error;
 
-/// An embedded driver's tree.
-pub struct Embedded {}
+/// An embedded driver's tree. Dropping it shuts the controller down in order.
+#[derive(Debug)]
+pub struct Embedded {
+    client: Client,
+    _driver: EmbeddedDriver,
+}
 
 impl Embedded {
-    /// Starts it.
-    pub fn start(_spec: &str, _config: &Config) -> Result<Self, Error> {
-        Err(Error::Start(crate::nvme_driver::Error))
+    /// Starts an emulated controller as `spec` describes it (empty is the default one), and a driver on it.
+    ///
+    /// # Errors
+    /// Usage for a `spec` that cannot be used; otherwise why the driver did not come up.
+    pub fn start(spec: &str, config: &Config) -> Result<Self, Error> {
+        let driver = embedded::start(spec, config).map_err(|error| Error::start(spec, error))?;
+        // Whoever can start the device owns it.
+        let client = driver.client(0, 0, std::process::id());
+        log::info!("an embedded driver is running on an emulated controller");
+        Ok(Self { client, _driver: driver })
     }
 }
 
 impl Tree for Embedded {
-    fn open(&self, path: &str, _access: Access) -> Result<Box<dyn TreeFile>, TreeError> {
-        Err(TreeError::new(super::Operation::Open, path, 38))
+    fn open(&self, path: &str, access: Access) -> Result<Box<dyn TreeFile>, TreeError> {
+        let flags = match access {
+            Access::Read => OpenFlags::READ,
+            Access::ReadWrite => OpenFlags::READ_WRITE,
+        };
+        match self.client.open(path, flags) {
+            Ok(handle) => Ok(Box::new(EmbeddedFile { handle, path: path.to_owned() })),
+            Err(errno) => Err(TreeError::new(Operation::Open, path, errno)),
+        }
     }
 
     fn list(&self, path: &str) -> Result<Vec<String>, TreeError> {
-        Err(TreeError::new(super::Operation::List, path, 38))
+        match self.client.list(path) {
+            Ok(entries) => Ok(entries.into_iter().map(|entry| entry.name).collect()),
+            Err(errno) => Err(TreeError::new(Operation::List, path, errno)),
+        }
+    }
+}
+
+struct EmbeddedFile {
+    handle: Handle,
+    path: String,
+}
+
+impl TreeFile for EmbeddedFile {
+    fn read_at(&mut self, into: &mut [u8], offset_bytes: u64) -> Result<usize, TreeError> {
+        self.handle
+            .read_at(into, offset_bytes)
+            .map_err(|errno| TreeError::new(Operation::Read, &self.path, errno))
+    }
+
+    fn write_at(&mut self, from: &[u8], offset_bytes: u64) -> Result<usize, TreeError> {
+        self.handle
+            .write_at(from, offset_bytes)
+            .map_err(|errno| TreeError::new(Operation::Write, &self.path, errno))
     }
 }

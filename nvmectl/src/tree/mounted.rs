@@ -31,7 +31,7 @@ impl MountedTree {
     /// Paths come from this program's own tables, yet one that leaves the root shall not work.
     fn locate(&self, operation: Operation, path: &str) -> Result<PathBuf, TreeError> {
         if path.split('/').any(|part| part == "..") || path.starts_with('/') {
-            return Err(TreeError::new(operation, path, super::errno::EINVAL));
+            return Err(TreeError::new(operation, path, super::Errno::EINVAL));
         }
         Ok(self.root.join(path))
     }
@@ -77,7 +77,7 @@ impl TreeFile for MountedFile {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{errno, read_document};
+    use super::super::{Errno, read_document};
     use super::*;
 
     /// A folder that is removed again.
@@ -114,9 +114,9 @@ mod tests {
         assert_eq!(read_document(&tree, "1/stats?light").unwrap(), b"[]");
 
         let missing = tree.open("2/stats", Access::Read).map(|_| ()).unwrap_err();
-        assert_eq!(missing, TreeError::new(Operation::Open, "2/stats", errno::ENOENT));
+        assert_eq!(missing, TreeError::new(Operation::Open, "2/stats", Errno::ENOENT));
         for outside in ["../1", "/etc/passwd", "1/../../x"] {
-            assert_eq!(tree.list(outside).unwrap_err().errno, errno::EINVAL, "{outside}");
+            assert_eq!(tree.list(outside).unwrap_err().errno, Errno::EINVAL, "{outside}");
         }
         let read_only = tree.open("1/stats?light", Access::Read).unwrap().write_at(b"x", 0).unwrap_err();
         assert_eq!(read_only.operation, Operation::Write);
