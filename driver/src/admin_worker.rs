@@ -1,0 +1,374 @@
+//! The owner of the admin queue: clients' admin commands, the watch over the controller, and its end.
+//!
+//! Like a queue's worker it is turned with the time and never waits; the thread around it is [`run`].
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crossbeam_queue::ArrayQueue;
+use nvme_spec::AdminOpcode;
+use nvme_spec::command::{self, GetLogCdw10};
+use nvme_spec::log::LogId;
+
+use crate::admin::{AdminData, AdminFinished, AdminQueue, AdminRequest};
+use crate::backend::{Waiter, Waker};
+use crate::clock::Clock;
+use crate::controller::{AdminContext, Controller};
+use crate::error::{Error, IoError};
+use crate::worker;
+
+/// Admin requests that may wait before the worker has taken them.
+const INBOX_REQUESTS: usize = 256;
+/// Between two looks at CSTS while all is well.
+const WATCH_INTERVAL_NS: u64 = 1_000_000_000;
+/// An admin command that is out for longer is lost, and with it the controller. Formatting takes minutes.
+const ADMIN_TIMEOUT_NS: u64 = 600_000_000_000;
+const SMART_LOG_BYTES: usize = 512;
+const ALL_NAMESPACES: u32 = u32::MAX;
+
+/// Whether the controller can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Health {
+    Live = 0,
+    /// It failed; it is being disabled.
+    Failing = 1,
+    /// It failed and is disabled, gone, or past hope.
+    Failed = 2,
+    /// It was shut down.
+    Down = 3,
+}
+
+impl Health {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Failing => "failing",
+            Self::Failed => "failed",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// What other threads share with the admin worker.
+pub(crate) struct Shared {
+    inbox: ArrayQueue<AdminRequest>,
+    drain: AtomicBool,
+    ended: AtomicBool,
+    health: AtomicU8,
+    /// Why the controller is to be given up, from whoever saw it first.
+    failure: Mutex<Option<String>>,
+    has_failure: AtomicBool,
+    /// The SMART log as it was last read by anybody, and when.
+    smart: Mutex<Option<(u64, Vec<u8>)>>,
+    waker: Waker,
+}
+
+impl Shared {
+    pub(crate) fn new(waker: Waker) -> Self {
+        Self {
+            inbox: ArrayQueue::new(INBOX_REQUESTS),
+            drain: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            health: AtomicU8::new(Health::Live as u8),
+            failure: Mutex::default(),
+            has_failure: AtomicBool::new(false),
+            smart: Mutex::default(),
+            waker,
+        }
+    }
+
+    pub(crate) fn submit(&self, request: AdminRequest) {
+        if let Some(why) = self.why_refused() {
+            return request.sink.answer_admin(request.tag, Err(why));
+        }
+        if let Err(request) = self.inbox.push(request) {
+            return request.sink.answer_admin(request.tag, Err(IoError::Busy));
+        }
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if self.ended.load(Ordering::Relaxed) {
+            self.refuse_all();
+        }
+        self.waker.wake();
+    }
+
+    fn why_refused(&self) -> Option<IoError> {
+        match self.health() {
+            Health::Live if self.drain.load(Ordering::Acquire) => Some(IoError::Stopped),
+            Health::Live => None,
+            Health::Down => Some(IoError::Stopped),
+            Health::Failing | Health::Failed => Some(IoError::Lost),
+        }
+    }
+
+    fn refuse_all(&self) {
+        let why = self.why_refused().unwrap_or(IoError::Stopped);
+        while let Some(request) = self.inbox.pop() {
+            request.sink.answer_admin(request.tag, Err(why));
+        }
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        match self.health.load(Ordering::Acquire) {
+            0 => Health::Live,
+            1 => Health::Failing,
+            2 => Health::Failed,
+            _ => Health::Down,
+        }
+    }
+
+    fn set_health(&self, health: Health) {
+        self.health.store(health as u8, Ordering::SeqCst);
+    }
+
+    /// Gives the controller up. The first reason stays.
+    pub(crate) fn fail(&self, why: String) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert(why);
+        drop(failure);
+        self.has_failure.store(true, Ordering::SeqCst);
+        self.waker.wake();
+    }
+
+    /// Why the controller was given up, if it was.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The SMART log as it was last read, and when.
+    pub(crate) fn smart(&self) -> Option<(u64, Vec<u8>)> {
+        self.smart.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn drain(&self) {
+        self.drain.store(true, Ordering::SeqCst);
+        self.waker.wake();
+    }
+
+    fn has_news(&self) -> bool {
+        !self.inbox.is_empty() || self.drain.load(Ordering::Acquire) || self.has_failure.load(Ordering::Acquire)
+    }
+}
+
+/// The owner of the admin queue and of the controller.
+pub(crate) struct AdminWorker {
+    controller: Controller,
+    shared: Arc<Shared>,
+    workers: Vec<Arc<worker::Shared>>,
+    next_look_ns: u64,
+    state: State,
+}
+
+enum State {
+    Running,
+    /// CC.EN is 0; CSTS.RDY is to become 0 before this time.
+    Disabling { deadline_ns: u64 },
+    Failed,
+}
+
+impl AdminWorker {
+    pub(crate) fn new(controller: Controller, shared: Arc<Shared>, workers: Vec<Arc<worker::Shared>>) -> Self {
+        let mut worker = Self { controller, shared, workers, next_look_ns: 0, state: State::Running };
+        worker.read_smart();
+        worker
+    }
+
+    /// Once, at the start: later readings are those that clients ask for.
+    fn read_smart(&mut self) {
+        let entry = command::get_log_page(LogId::SMART, ALL_NAMESPACES, SMART_LOG_BYTES as u32, 0, true);
+        let now_ns = self.controller.clock.now_ns();
+        if let Some(admin) = &mut self.controller.admin {
+            let data = AdminData::FromDevice(SMART_LOG_BYTES);
+            if admin.submit(entry, &data, now_ns, AdminContext::OwnSmart).is_ok() {
+                admin.ring(now_ns);
+            }
+        }
+    }
+
+    /// Does what can be done now.
+    pub(crate) fn turn(&mut self, clock: &Clock) -> worker::Turn {
+        let now_ns = clock.now_ns();
+        if let Some(admin) = &self.controller.admin {
+            admin.recorder().leave_copy_if_asked();
+        }
+        match self.state {
+            State::Running => self.running(now_ns),
+            State::Disabling { deadline_ns } => self.disabling(now_ns, deadline_ns),
+            State::Failed => {
+                self.shared.refuse_all();
+                self.ended_if_drained()
+            }
+        }
+    }
+
+    fn running(&mut self, now_ns: u64) -> worker::Turn {
+        if now_ns >= self.next_look_ns {
+            self.next_look_ns = now_ns + WATCH_INTERVAL_NS;
+            self.watch(now_ns);
+        }
+        if self.shared.has_failure.load(Ordering::Acquire) {
+            self.give_up(now_ns);
+            return worker::Turn::Worked;
+        }
+        let Some(admin) = &mut self.controller.admin else { return self.ended_if_drained() };
+        let mut worked = admin.reap(now_ns) > 0;
+        while let Some((context, finished)) = admin.next_finished() {
+            answer(&self.shared, context, finished, now_ns);
+        }
+        while !self.shared.drain.load(Ordering::Acquire)
+            && let Some(request) = self.shared.inbox.pop()
+        {
+            worked = true;
+            start(admin, request, now_ns);
+        }
+        admin.ring(now_ns);
+        if worked {
+            return worker::Turn::Worked;
+        }
+        if admin.busy() == 0 && self.shared.drain.load(Ordering::Acquire) {
+            return self.end();
+        }
+        worker::Turn::Idle { until_ns: Some(self.next_look_ns) }
+    }
+
+    /// CSTS.CFS, all ones, and commands that are out for too long (section 9.5).
+    fn watch(&mut self, now_ns: u64) {
+        match self.controller.registers.csts() {
+            None => self.shared.fail("it does not answer: its registers read all ones".to_owned()),
+            Some(csts) if csts.cfs() => self.shared.fail("it reports a fatal error (CSTS.CFS)".to_owned()),
+            Some(_) => {}
+        }
+        let oldest_ns = self.controller.admin.as_ref().and_then(AdminQueue::oldest_ns);
+        if oldest_ns.is_some_and(|oldest_ns| now_ns.saturating_sub(oldest_ns) > ADMIN_TIMEOUT_NS) {
+            self.shared.fail("an admin command was not answered in time".to_owned());
+        }
+    }
+
+    /// The controller has failed: nobody touches the queues, and it is disabled before any memory comes back.
+    fn give_up(&mut self, now_ns: u64) {
+        let why = self.shared.failure().unwrap_or_default();
+        log::error!("the controller is given up: {why}");
+        self.shared.set_health(Health::Failing);
+        for worker in &self.workers {
+            worker.give_order(worker::Order::Hold);
+        }
+        let registers = &self.controller.registers;
+        registers.set_cc(registers.cc().with_en(false));
+        let deadline_ns = now_ns.saturating_add(self.controller.timeout_ms() * 1_000_000);
+        self.state = State::Disabling { deadline_ns };
+    }
+
+    fn disabling(&mut self, now_ns: u64, deadline_ns: u64) -> worker::Turn {
+        let stopped = match self.controller.registers.csts() {
+            Some(csts) if csts.rdy() && now_ns < deadline_ns => {
+                return worker::Turn::Idle { until_ns: Some(now_ns + 1_000_000) };
+            }
+            Some(csts) => !csts.rdy(),
+            // It may come back, and what it then still writes nobody knows.
+            None => false,
+        };
+        if !stopped {
+            log::error!("the controller could not be disabled; the memory that it knows of is not given back");
+        }
+        self.state = State::Failed;
+        self.shared.set_health(Health::Failed);
+        self.controller.gave_up(stopped);
+        let order = if stopped { worker::Order::LostStopped } else { worker::Order::LostRunning };
+        for worker in &self.workers {
+            worker.give_order(order);
+        }
+        if let Some(admin) = &mut self.controller.admin {
+            for context in admin.abandon(now_ns, stopped) {
+                if let AdminContext::Client { sink, tag, .. } = context {
+                    sink.answer_admin(tag, Err(IoError::Lost));
+                }
+            }
+            if !stopped {
+                std::mem::forget(self.controller.admin.take());
+            }
+        }
+        self.shared.refuse_all();
+        worker::Turn::Worked
+    }
+
+    fn ended_if_drained(&mut self) -> worker::Turn {
+        if self.shared.drain.load(Ordering::Acquire) {
+            return self.end();
+        }
+        worker::Turn::Idle { until_ns: None }
+    }
+
+    fn end(&mut self) -> worker::Turn {
+        self.shared.ended.store(true, Ordering::SeqCst);
+        self.shared.refuse_all();
+        if let Some(admin) = &self.controller.admin {
+            admin.recorder().set_waker(None);
+        }
+        worker::Turn::Ended
+    }
+
+    /// After the end: shuts the controller down in order, if it is still up.
+    pub(crate) fn finish(mut self) -> Result<(), Error> {
+        let result = self.controller.put_down();
+        if self.shared.health() == Health::Live {
+            self.shared.set_health(Health::Down);
+        }
+        result
+    }
+}
+
+fn start(admin: &mut AdminQueue<AdminContext>, request: AdminRequest, now_ns: u64) {
+    let AdminRequest { mut entry, data, tag, sink } = request;
+    // Where the data is, is the driver's affair alone.
+    (entry.prp1, entry.prp2, entry.mptr, entry.flags) = (0, 0, 0, 0);
+    let smart = AdminOpcode(entry.opcode) == AdminOpcode::GET_LOG_PAGE
+        && GetLogCdw10::from(entry.cdw10).lid() == LogId::SMART.0
+        && (entry.nsid, entry.cdw12, entry.cdw13) == (ALL_NAMESPACES, 0, 0);
+    let context = AdminContext::Client { sink, tag, smart };
+    if let Err((AdminContext::Client { sink, tag, .. }, why)) = admin.submit(entry, &data, now_ns, context) {
+        sink.answer_admin(tag, Err(why));
+    }
+}
+
+fn answer(shared: &Shared, context: AdminContext, finished: AdminFinished, now_ns: u64) {
+    if finished.data.len() == SMART_LOG_BYTES && context.is_smart() {
+        *shared.smart.lock().unwrap_or_else(PoisonError::into_inner) = Some((now_ns, finished.data.clone()));
+    }
+    if let AdminContext::Client { sink, tag, .. } = context {
+        sink.answer_admin(tag, Ok(finished));
+    }
+}
+
+/// The admin worker's thread.
+pub(crate) fn run(mut worker: AdminWorker, mut waiter: Box<dyn Waiter>, clock: &Clock) -> Result<(), Error> {
+    loop {
+        match worker.turn(clock) {
+            worker::Turn::Worked | worker::Turn::TimedOut => {}
+            worker::Turn::Ended => {
+                worker.controller.waiter = Some(waiter);
+                return worker.finish();
+            }
+            worker::Turn::Idle { until_ns } => {
+                let timeout = until_ns.map(|until_ns| Duration::from_nanos(until_ns.saturating_sub(clock.now_ns())));
+                let shared = Arc::clone(&worker.shared);
+                let failed = matches!(worker.state, State::Failed);
+                let admin = worker.controller.admin.as_ref();
+                waiter.wait(timeout, &mut || {
+                    let asked = admin.is_some_and(|admin| admin.recorder().copy_asked() || admin.has_completion());
+                    if failed {
+                        asked || !shared.inbox.is_empty() || shared.drain.load(Ordering::Acquire)
+                    } else {
+                        asked || shared.has_news()
+                    }
+                });
+                let fired = waiter.take_interrupts();
+                if let Some(admin) = &worker.controller.admin
+                    && fired > 0
+                {
+                    admin.recorder().interrupts(fired, !admin.has_completion());
+                }
+            }
+        }
+    }
+}

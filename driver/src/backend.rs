@@ -1,0 +1,190 @@
+//! The seam: what the driver needs of the place where it runs.
+//!
+//! A [`Backend`] gives access to one controller: its registers, memory that it can reach by DMA, and its interrupts.
+//! Everything above this line is the same on every system and holds no `unsafe`; what is below it may hold any, each
+//! block with its reason.
+
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::dma::Region;
+
+pub mod emulated;
+
+/// One controller, wherever it is.
+pub trait Backend: Send + Sync {
+    /// `emulated`, `vfio`, `redox`, ...
+    fn name(&self) -> &'static str;
+
+    /// The PCI address of the function, where there is one.
+    fn pci(&self) -> Option<String> {
+        None
+    }
+
+    /// Reads a 32-bit register of BAR0 at `offset` bytes. A controller that is gone reads all ones.
+    fn read32(&self, offset: usize) -> u32;
+    /// Reads a 64-bit register.
+    fn read64(&self, offset: usize) -> u64;
+    /// Writes a 32-bit register. A write may be posted; whoever needs it done reads back.
+    fn write32(&self, offset: usize, value: u32);
+    /// Writes a 64-bit register.
+    fn write64(&self, offset: usize, value: u64);
+
+    /// The doorbell at `offset` bytes of BAR0.
+    ///
+    /// # Errors
+    /// An offset beyond the BAR.
+    fn doorbell(&self, offset: usize) -> Result<Doorbell, BackendError>;
+
+    /// Zeroed memory for DMA, contiguous for the device and aligned to 4096 bytes (of it and of `len_bytes`).
+    ///
+    /// # Errors
+    /// No memory, or more than [`Backend::max_region_bytes`].
+    fn allocate(&self, len_bytes: usize) -> Result<Region, BackendError>;
+
+    /// The largest region that [`Backend::allocate`] can give.
+    fn max_region_bytes(&self) -> usize {
+        4 << 20
+    }
+
+    /// Interrupt vectors of the function, at least 1.
+    fn vectors(&self) -> u16;
+
+    /// Whatever sleeps until `vector` fires. Several waiters may share a vector.
+    ///
+    /// # Errors
+    /// A vector that the function does not have, or that could not be set up.
+    fn waiter(&self, vector: u16) -> Result<Box<dyn Waiter>, BackendError>;
+
+    /// Windows through which the controller reaches memory of callers, one for each of `slots` commands of queue
+    /// `qid`; `None` where the backend cannot map a caller's memory and data goes through bounce pages.
+    fn windows(&self, qid: u16, slots: usize) -> Option<Box<dyn Windows>>;
+}
+
+/// Puts a thread to sleep until its controller or another thread wants it.
+pub trait Waiter: Send {
+    /// Sleeps until woken, until the interrupt, or until `timeout` is over; not at all if `ready` says that there
+    /// is something to do. `ready` is asked after the waiter has announced that it sleeps, so that a wake-up between
+    /// the caller's last look and the sleep is not lost. May return early.
+    fn wait(&mut self, timeout: Option<Duration>, ready: &mut dyn FnMut() -> bool);
+
+    /// What wakes this waiter; may be kept and used by any thread.
+    fn waker(&self) -> Waker;
+
+    /// Interrupts that have fired since the last call.
+    fn take_interrupts(&mut self) -> u64;
+}
+
+/// Wakes one [`Waiter`]. Costs a few nanoseconds when it is not asleep.
+#[derive(Clone)]
+pub struct Waker(Arc<dyn Fn() + Send + Sync>);
+
+impl Waker {
+    /// A waker that calls `wake`.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(wake))
+    }
+
+    /// Wakes the waiter, or keeps it from falling asleep.
+    #[inline]
+    pub fn wake(&self) {
+        (self.0)();
+    }
+}
+
+impl fmt::Debug for Waker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Waker")
+    }
+}
+
+/// Windows through which the controller reaches callers' memory while one command is out.
+pub trait Windows: Send {
+    /// Lets the device reach `len` bytes at `memory` through the window of `slot`; returns the address for the
+    /// device, whose offset within a page is that of `memory`. `None`: this memory cannot be mapped, use bounce
+    /// pages.
+    ///
+    /// # Safety
+    /// The memory must stay valid, and (where the command writes it) nobody else may touch it, until
+    /// [`Windows::unmap`] of the same slot has returned.
+    unsafe fn map(&mut self, slot: u16, memory: *mut u8, len: usize) -> Option<u64>;
+
+    /// Closes the window of `slot`. When this returns the device reaches nothing through it any more.
+    fn unmap(&mut self, slot: u16);
+}
+
+/// A doorbell register: written with release ordering, so that what was written before is seen first.
+pub struct Doorbell(DoorbellKind);
+
+enum DoorbellKind {
+    /// A device's register. The `Arc` keeps the mapping.
+    Mapped { register: *const AtomicU32, _mapping: Arc<dyn std::any::Any + Send + Sync> },
+    /// A register of a device in this process.
+    Emulated { device: Arc<nvme_emulator::Emulator>, index: usize },
+}
+
+// SAFETY: the pointer is to a register that stays mapped while `_mapping` lives, and is only used atomically.
+unsafe impl Send for Doorbell {}
+
+impl Doorbell {
+    /// A doorbell at `register`.
+    ///
+    /// # Safety
+    /// `register` must be aligned to 4 bytes and valid for atomic stores for as long as `mapping` is alive.
+    pub unsafe fn mapped(register: *mut u32, mapping: Arc<dyn std::any::Any + Send + Sync>) -> Self {
+        Self(DoorbellKind::Mapped { register: register.cast_const().cast(), _mapping: mapping })
+    }
+
+    /// Writes `value`.
+    #[inline]
+    pub fn ring(&self, value: u32) {
+        match &self.0 {
+            // SAFETY: valid while `_mapping` lives, by the contract of `mapped`.
+            DoorbellKind::Mapped { register, .. } => unsafe { (**register).store(value, Ordering::Release) },
+            DoorbellKind::Emulated { device, index } => device.registers().ring(*index, value),
+        }
+    }
+}
+
+impl fmt::Debug for Doorbell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Doorbell")
+    }
+}
+
+/// Why the place where the driver runs could not give it something.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BackendError {
+    /// No memory for DMA.
+    #[error("no memory for DMA: {len_bytes} bytes were asked for; lower NVME_QUEUE_DEPTH or NVME_NUM_QUEUES")]
+    NoMemory {
+        /// What was asked for.
+        len_bytes: usize,
+    },
+    /// An interrupt vector that the function does not have.
+    #[error("the controller's function has {available} interrupt vectors, number {vector} is not among them")]
+    NoVector {
+        /// The vector.
+        vector: u16,
+        /// How many there are.
+        available: u16,
+    },
+    /// A register beyond the BAR.
+    #[error("register offset {offset:#x} is beyond the controller's BAR of {len_bytes} bytes")]
+    BeyondBar {
+        /// Where.
+        offset: usize,
+        /// The BAR's length.
+        len_bytes: usize,
+    },
+    /// The emulated device could not be made.
+    #[error("the emulated controller: {0}")]
+    Emulator(String),
+    /// A thread could not be started.
+    #[error("a thread could not be started: {0}")]
+    Thread(String),
+}

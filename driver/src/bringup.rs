@@ -1,0 +1,545 @@
+//! From whatever state a controller is in to one with queues (NVMe Base 2.0 section 3.5.1): a state machine that is
+//! turned with the time, in named states, each with an end.
+
+use std::sync::Arc;
+
+use nvme_spec::command::{self, NumberOfQueues};
+use nvme_spec::feature::FeatureId;
+use nvme_spec::identify::{Cns, IdentifyController, IdentifyControllerNvm, NamespaceList};
+use nvme_spec::register::{self, Cap, Cc};
+use nvme_spec::{Status, SubmissionEntry};
+use zerocopy::FromBytes;
+
+use crate::admin::{AdminData, AdminFinished, AdminQueue};
+use crate::backend::Backend;
+use crate::config::Config;
+use crate::controller::{AdminContext, Identity};
+use crate::dma::arena::Arena;
+use crate::dma::pages::PagePool;
+use crate::error::Error;
+use crate::io_queue::{Limits, Parts};
+use crate::namespace::Namespace;
+use crate::queue::{MAX_SLOTS, Rings};
+use crate::registers::Registers;
+
+/// Entries of the admin queues: few commands, and it fits a page.
+const ADMIN_ENTRIES: u32 = 64;
+/// The most data that one command moves, whatever the controller could do.
+const MAX_TRANSFER_BYTES: usize = 1 << 20;
+/// Bounce pages and PRP lists of one queue.
+const POOL_BYTES: usize = 4 << 20;
+/// Namespaces that are looked at.
+const MAX_NAMESPACES: usize = 1024;
+/// The least that a wait is bounded by, where CAP.TO says less.
+const MIN_TIMEOUT_MS: u64 = 1000;
+const IDENTIFY_BYTES: usize = 4096;
+
+/// What a turn left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Something is awaited; turn again soon.
+    Waiting,
+    /// The controller is ready: [`Bringup::finish`].
+    Ready,
+}
+
+/// Where the bring-up is.
+enum State {
+    /// Nothing has been touched.
+    Start,
+    /// CC.EN is 0, CSTS.RDY is to become 0.
+    Disabling,
+    /// CC.EN is 1, CSTS.RDY is to become 1.
+    Enabling,
+    /// An admin command is out.
+    Command(Step),
+    /// All done.
+    Ready,
+    /// It failed; the controller is being disabled, so that it leaves our memory alone.
+    Failing(Error),
+}
+
+/// The admin commands, in their order.
+#[derive(Clone, Copy)]
+enum Step {
+    IdentifyController,
+    IdentifyControllerNvm,
+    SetNumberOfQueues,
+    /// Active namespaces above this one.
+    ListNamespaces(u32),
+    /// The namespace at this place of the list.
+    IdentifyNamespace(usize),
+    CreateCq(u16),
+    CreateSq(u16),
+    /// The submission queue could not be made: its completion queue is of no use.
+    DeleteCq(u16),
+}
+
+impl Step {
+    fn name(self) -> &'static str {
+        match self {
+            Self::IdentifyController => "Identify Controller",
+            Self::IdentifyControllerNvm => "Identify I/O Command Set specific Controller",
+            Self::SetNumberOfQueues => "Set Features, Number of Queues",
+            Self::ListNamespaces(_) => "Identify, Active Namespace ID list",
+            Self::IdentifyNamespace(_) => "Identify Namespace",
+            Self::CreateCq(_) => "Create I/O Completion Queue",
+            Self::CreateSq(_) => "Create I/O Submission Queue",
+            Self::DeleteCq(_) => "Delete I/O Completion Queue",
+        }
+    }
+}
+
+/// What the state machine has learnt and made so far.
+pub(crate) struct Bringup {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) registers: Registers,
+    pub(crate) arena: Arena,
+    pub(crate) admin: Option<AdminQueue<AdminContext>>,
+    pub(crate) identity: Identity,
+    pub(crate) namespaces: Arc<[Namespace]>,
+    pub(crate) queues: Vec<QueueParts>,
+    pub(crate) cap: Cap,
+    config: Config,
+    cpus: u16,
+    state: State,
+    deadline_ns: u64,
+    found: Vec<Namespace>,
+    nsids: Vec<u32>,
+    limits: Limits,
+    wanted_queues: u16,
+    making: Option<QueueParts>,
+}
+
+/// An I/O queue pair that the controller has agreed to.
+pub(crate) struct QueueParts {
+    pub(crate) vector: u16,
+    pub(crate) parts: Parts,
+}
+
+impl Bringup {
+    /// Nothing is touched before the first turn. `cpus` is how many queues `num_queues` 0 asks for.
+    pub(crate) fn new(backend: Arc<dyn Backend>, config: &Config, cpus: u16) -> Self {
+        let page_bytes = 4096;
+        Self {
+            registers: Registers::new(Arc::clone(&backend)),
+            arena: Arena::new(Arc::clone(&backend)),
+            admin: None,
+            identity: Identity::new(&*backend),
+            namespaces: Arc::new([]),
+            queues: Vec::new(),
+            cap: Cap::from(0),
+            config: config.clone(),
+            cpus: cpus.max(1),
+            state: State::Start,
+            deadline_ns: u64::MAX,
+            found: Vec::new(),
+            nsids: Vec::new(),
+            limits: Limits {
+                max_transfer_bytes: MAX_TRANSFER_BYTES,
+                page_bytes,
+                zero_copy: config.zero_copy,
+                max_zeroes_bytes: u64::MAX,
+                max_verify_bytes: u64::MAX,
+                max_range_blocks: u64::from(u32::MAX),
+            },
+            wanted_queues: 0,
+            making: None,
+            backend,
+        }
+    }
+
+    /// What bounds each wait: CAP.TO, in milliseconds.
+    pub(crate) fn timeout_ms(&self) -> u64 {
+        self.cap.timeout_ms().max(MIN_TIMEOUT_MS)
+    }
+
+    fn start_wait(&mut self, now_ns: u64, state: State) {
+        self.deadline_ns = now_ns.saturating_add(self.timeout_ms() * 1_000_000);
+        self.state = state;
+    }
+
+    /// Does what can be done at `now_ns`.
+    ///
+    /// # Errors
+    /// Why the controller could not be brought up. It has been disabled by then, unless it would not be.
+    pub(crate) fn turn(&mut self, now_ns: u64) -> Result<Progress, Error> {
+        loop {
+            let next = match &self.state {
+                State::Start => self.start(now_ns),
+                State::Disabling => self.disabling(now_ns),
+                State::Enabling => self.enabling(now_ns),
+                State::Command(step) => self.await_command(*step, now_ns),
+                State::Ready => return Ok(Progress::Ready),
+                State::Failing(_) => return self.failing(now_ns),
+            };
+            match next {
+                Ok(true) => {}
+                Ok(false) => return Ok(Progress::Waiting),
+                Err(Error::Absent) => {
+                    // Nothing answers, so nothing writes to memory either; but it may come back.
+                    self.leak();
+                    return Err(Error::Absent);
+                }
+                Err(error) if self.admin.is_some() => {
+                    log::warn!("bring-up failed, the controller is being disabled: {error}");
+                    self.registers.set_cc(self.registers.cc().with_en(false));
+                    self.start_wait(now_ns, State::Failing(error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Says whether to go on at once.
+    fn start(&mut self, now_ns: u64) -> Result<bool, Error> {
+        let cap = self.registers.cap().ok_or(Error::Absent)?;
+        self.cap = cap;
+        if cap.css() & (register::CAP_CSS_NVM | register::CAP_CSS_IO_COMMAND_SETS) == 0 {
+            let what = format!("it has no NVM command set (CAP.CSS is {:#04x})", cap.css());
+            return Err(Error::Unsupported { what });
+        }
+        if cap.mqes_z() == 0 {
+            let what = "its queues have room for 1 entry (CAP.MQES is 0), 2 are the least that works".to_owned();
+            return Err(Error::Unsupported { what });
+        }
+        if cap.mpsmin() > 4 {
+            let what = format!("its smallest memory page is 2^{} bytes (CAP.MPSMIN)", 12 + u32::from(cap.mpsmin()));
+            return Err(Error::Unsupported { what });
+        }
+        self.limits.page_bytes = 4096 << cap.mpsmin();
+        let csts = self.registers.csts().ok_or(Error::Absent)?;
+        let cc = self.registers.cc();
+        if cc.en() || csts.rdy() {
+            self.registers.set_cc(cc.with_en(false).with_shn(register::SHN_NONE));
+        }
+        self.start_wait(now_ns, State::Disabling);
+        Ok(true)
+    }
+
+    fn disabling(&mut self, now_ns: u64) -> Result<bool, Error> {
+        let csts = self.registers.csts().ok_or(Error::Absent)?;
+        if csts.rdy() {
+            return self.not_yet("disabled", csts.into(), now_ns);
+        }
+        self.make_admin_queue()?;
+        let css =
+            if self.cap.css() & register::CAP_CSS_NVM != 0 { register::CC_CSS_NVM } else { register::CC_CSS_ALL };
+        let cc = Cc::new()
+            .with_css(css)
+            .with_mps(self.cap.mpsmin())
+            .with_iosqes(register::IOSQES)
+            .with_iocqes(register::IOCQES);
+        self.registers.set_cc(cc.with_en(true));
+        self.start_wait(now_ns, State::Enabling);
+        Ok(true)
+    }
+
+    fn enabling(&mut self, now_ns: u64) -> Result<bool, Error> {
+        let csts = self.registers.csts().ok_or(Error::Absent)?;
+        if csts.cfs() {
+            return Err(Error::Fatal { doing: "it is being enabled" });
+        }
+        if !csts.rdy() {
+            return self.not_yet("ready", csts.into(), now_ns);
+        }
+        self.send(Step::IdentifyController, now_ns)?;
+        Ok(true)
+    }
+
+    fn not_yet(&self, wanted: &'static str, csts: u32, now_ns: u64) -> Result<bool, Error> {
+        if now_ns < self.deadline_ns {
+            return Ok(false);
+        }
+        Err(Error::NotReady { wanted, timeout_ms: self.timeout_ms(), csts })
+    }
+
+    fn failing(&mut self, now_ns: u64) -> Result<Progress, Error> {
+        let disabled = match self.registers.csts() {
+            Some(csts) if csts.rdy() && now_ns < self.deadline_ns => return Ok(Progress::Waiting),
+            Some(csts) => !csts.rdy(),
+            None => false,
+        };
+        if !disabled {
+            log::error!("the controller could not be disabled; the memory that it knows of is not given back");
+            self.leak();
+        }
+        match std::mem::replace(&mut self.state, State::Start) {
+            State::Failing(error) => Err(error),
+            _ => Err(Error::Absent),
+        }
+    }
+
+    /// The controller may still write to what it was told of.
+    fn leak(&mut self) {
+        std::mem::forget(self.admin.take());
+        std::mem::forget(std::mem::take(&mut self.queues));
+        std::mem::forget(self.making.take());
+    }
+
+    fn rings(&self, qid: u16, entries: u32) -> Result<Rings, Error> {
+        Ok(Rings {
+            qid,
+            entries,
+            sq: self.backend.allocate(entries as usize * 64)?,
+            cq: self.backend.allocate(entries as usize * 16)?,
+            sq_doorbell: self.registers.doorbell(qid, false, self.cap)?,
+            cq_doorbell: self.registers.doorbell(qid, true, self.cap)?,
+        })
+    }
+
+    fn pool(&self, bytes: usize) -> Result<PagePool, Error> {
+        let region_bytes = bytes.min(self.backend.max_region_bytes());
+        let regions = (0..bytes.div_ceil(region_bytes)).map(|_| self.backend.allocate(region_bytes));
+        Ok(PagePool::new(regions.collect::<Result<_, _>>()?, self.limits.page_bytes))
+    }
+
+    fn make_admin_queue(&mut self) -> Result<(), Error> {
+        let rings = self.rings(0, ADMIN_ENTRIES)?;
+        self.registers.set_admin_queues(ADMIN_ENTRIES, rings.sq.iova(), rings.cq.iova());
+        // The largest transfer and its lists, twice.
+        let pool = self.pool(POOL_BYTES)?;
+        self.admin = Some(AdminQueue::new(rings, pool));
+        Ok(())
+    }
+
+    fn send(&mut self, step: Step, now_ns: u64) -> Result<(), Error> {
+        let from_device = AdminData::FromDevice(IDENTIFY_BYTES);
+        let (entry, data): (SubmissionEntry, AdminData) = match step {
+            Step::IdentifyController => (command::identify(Cns::CONTROLLER, 0, 0), from_device),
+            Step::IdentifyControllerNvm => {
+                (command::identify_csi(Cns::IO_CONTROLLER, nvme_spec::identify::CSI_NVM, 0, 0), from_device)
+            }
+            Step::SetNumberOfQueues => {
+                let wanted_z = self.wanted_queues - 1;
+                let queues = NumberOfQueues::new().with_nsqr_z(wanted_z).with_ncqr_z(wanted_z);
+                (command::set_features(FeatureId::NUMBER_OF_QUEUES, 0, queues.into(), false), AdminData::None)
+            }
+            Step::ListNamespaces(after) => (command::identify(Cns::ACTIVE_NAMESPACES, after, 0), from_device),
+            Step::IdentifyNamespace(place) => {
+                let nsid = self.nsids.get(place).copied().unwrap_or(0);
+                (command::identify(Cns::NAMESPACE, nsid, 0), from_device)
+            }
+            Step::CreateCq(qid) => {
+                let making = self.make_queue(qid)?;
+                let size_z = (making.parts.rings.entries - 1) as u16;
+                let iova = making.parts.rings.cq.iova();
+                (command::create_io_cq(qid, size_z, iova, Some(making.vector)), AdminData::None)
+            }
+            Step::CreateSq(qid) => {
+                let rings = self.making.as_ref().map(|making| &making.parts.rings);
+                let (size_z, iova) = rings.map_or((0, 0), |rings| ((rings.entries - 1) as u16, rings.sq.iova()));
+                (command::create_io_sq(qid, size_z, iova, qid, 0), AdminData::None)
+            }
+            Step::DeleteCq(qid) => (command::delete_io_cq(qid), AdminData::None),
+        };
+        let timeout = Error::AdminTimeout { command: step.name(), timeout_ms: self.timeout_ms() };
+        let admin = self.admin.as_mut().ok_or(timeout.clone())?;
+        admin.submit(entry, &data, now_ns, AdminContext::Own).map_err(|_| timeout)?;
+        admin.ring(now_ns);
+        self.start_wait(now_ns, State::Command(step));
+        Ok(())
+    }
+
+    fn await_command(&mut self, step: Step, now_ns: u64) -> Result<bool, Error> {
+        let timeout_ms = self.timeout_ms();
+        let timeout = Error::AdminTimeout { command: step.name(), timeout_ms };
+        let admin = self.admin.as_mut().ok_or(timeout.clone())?;
+        admin.reap(now_ns);
+        let Some((_, finished)) = admin.next_finished() else {
+            let csts = self.registers.csts().ok_or(Error::Absent)?;
+            if csts.cfs() {
+                return Err(Error::Fatal { doing: step.name() });
+            }
+            return if now_ns < self.deadline_ns { Ok(false) } else { Err(timeout) };
+        };
+        match self.take_answer(step, finished)? {
+            Some(next) => self.send(next, now_ns)?,
+            None => self.state = State::Ready,
+        }
+        Ok(true)
+    }
+
+    /// Takes the answer to `step` and says what comes next.
+    fn take_answer(&mut self, step: Step, finished: AdminFinished) -> Result<Option<Step>, Error> {
+        let status = finished.completion.status();
+        let refused = Error::Admin { command: step.name(), status };
+        match step {
+            Step::IdentifyController => {
+                if !status.is_success() {
+                    return Err(refused);
+                }
+                self.take_controller(&finished.data)?;
+                // Older controllers log an error for a CNS that they do not know.
+                let knows_csi = self.registers.vs().major() >= 2;
+                Ok(Some(if knows_csi { Step::IdentifyControllerNvm } else { Step::SetNumberOfQueues }))
+            }
+            Step::IdentifyControllerNvm => {
+                if status.is_success() {
+                    self.take_controller_nvm(&finished.data);
+                }
+                Ok(Some(Step::SetNumberOfQueues))
+            }
+            Step::SetNumberOfQueues => {
+                if !status.is_success() {
+                    return Err(refused);
+                }
+                let granted = NumberOfQueues::from(finished.completion.dw0);
+                let granted = granted.nsqr_z().min(granted.ncqr_z()).saturating_add(1);
+                if granted < self.wanted_queues {
+                    log::info!("{} I/O queue pairs were asked for, the controller grants {granted}", self.wanted_queues);
+                }
+                self.wanted_queues = self.wanted_queues.min(granted);
+                Ok(Some(Step::ListNamespaces(0)))
+            }
+            Step::ListNamespaces(after) => Ok(Some(self.take_namespace_list(after, status, &finished.data))),
+            Step::IdentifyNamespace(place) => Ok(Some(self.take_namespace(place, status, &finished.data))),
+            Step::CreateCq(qid) => {
+                if status.is_success() {
+                    return Ok(Some(Step::CreateSq(qid)));
+                }
+                self.making = None;
+                self.enough_queues(qid, refused).map(|()| None)
+            }
+            Step::CreateSq(qid) => {
+                if !status.is_success() {
+                    self.enough_queues(qid, refused)?;
+                    return Ok(Some(Step::DeleteCq(qid)));
+                }
+                self.queues.extend(self.making.take());
+                Ok((qid < self.wanted_queues).then_some(Step::CreateCq(qid + 1)))
+            }
+            Step::DeleteCq(_) => {
+                if status.is_success() {
+                    self.making = None;
+                } else {
+                    // It still knows the ring.
+                    std::mem::forget(self.making.take());
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// A queue pair could not be made: that is an error only if it was the first.
+    fn enough_queues(&self, qid: u16, refused: Error) -> Result<(), Error> {
+        if qid == 1 {
+            return Err(refused);
+        }
+        log::warn!("{refused}; going on with {} I/O queue pairs", self.queues.len());
+        Ok(())
+    }
+
+    fn take_controller(&mut self, data: &[u8]) -> Result<(), Error> {
+        let unsupported = |what: String| Error::Unsupported { what };
+        let identify = IdentifyController::read_from_bytes(data)
+            .map_err(|_| unsupported("Identify Controller has the wrong length".to_owned()))?;
+        let (sqes, cqes) = (identify.sqes, identify.cqes);
+        let fits = |sizes: u8, size: u8| (sizes & 0xF) <= size && size <= (sizes >> 4);
+        if !fits(sqes, register::IOSQES) || !fits(cqes, register::IOCQES) {
+            return Err(unsupported(format!(
+                "its queue entries are not 64 and 16 bytes (SQES {sqes:#04x}, CQES {cqes:#04x})"
+            )));
+        }
+        if matches!(identify.cntrltype, 2 | 3) {
+            let kind = if identify.cntrltype == 2 { "a discovery" } else { "an administrative" };
+            return Err(unsupported(format!("it is {kind} controller and does no I/O")));
+        }
+        // MDTS is a power of two in units of the smallest page; 0 is no limit (section 5.17.2.1).
+        let min_page = 4096usize << self.cap.mpsmin();
+        if identify.mdts != 0 {
+            let limit = min_page.checked_shl(u32::from(identify.mdts)).filter(|limit| *limit >= min_page);
+            self.limits.max_transfer_bytes = limit.unwrap_or(MAX_TRANSFER_BYTES).min(MAX_TRANSFER_BYTES);
+        }
+        self.identity.learn(&identify, data, self.limits.max_transfer_bytes, min_page as u64);
+        let asked = if self.config.num_queues == 0 { self.cpus } else { self.config.num_queues };
+        self.wanted_queues = asked.clamp(1, 0xFFFE);
+        Ok(())
+    }
+
+    fn take_controller_nvm(&mut self, data: &[u8]) {
+        let Ok(identify) = IdentifyControllerNvm::read_from_bytes(data) else { return };
+        let min_page = 4096u64 << self.cap.mpsmin();
+        let limit = |power: u8| match power {
+            0 => u64::MAX,
+            power => 1u64.checked_shl(u32::from(power)).map_or(u64::MAX, |pages| pages.saturating_mul(min_page)),
+        };
+        self.limits.max_verify_bytes = limit(identify.vsl);
+        self.limits.max_zeroes_bytes = limit(identify.wzsl);
+        if identify.dmrsl.get() != 0 {
+            self.limits.max_range_blocks = u64::from(identify.dmrsl.get());
+        }
+    }
+
+    /// A page of the list of active namespaces, which ascend.
+    fn take_namespace_list(&mut self, after: u32, status: Status, data: &[u8]) -> Step {
+        if !status.is_success() {
+            // Controllers before NVMe 1.1 do not have the list: any number up to NN may be active.
+            let last = self.identity.nn.min(MAX_NAMESPACES as u32);
+            log::info!("the controller has no list of active namespaces ({status}); looking at 1 to {last}");
+            self.nsids = (1..=last).collect();
+            return self.next_namespace(0);
+        }
+        let before = self.nsids.len();
+        if let Ok(list) = NamespaceList::read_from_bytes(data) {
+            for nsid in list.iter() {
+                // What does not ascend is no list; it would never end.
+                let last = self.nsids.last().copied().unwrap_or(after);
+                if nsid <= last || self.nsids.len() == MAX_NAMESPACES {
+                    break;
+                }
+                self.nsids.push(nsid);
+            }
+        }
+        let full_page = self.nsids.len() - before == IDENTIFY_BYTES / 4;
+        match self.nsids.last() {
+            Some(&last) if full_page && self.nsids.len() < MAX_NAMESPACES => Step::ListNamespaces(last),
+            _ => self.next_namespace(0),
+        }
+    }
+
+    fn take_namespace(&mut self, place: usize, status: Status, data: &[u8]) -> Step {
+        let nsid = self.nsids.get(place).copied().unwrap_or(0);
+        match <Box<[u8; IDENTIFY_BYTES]>>::try_from(data.to_vec().into_boxed_slice()) {
+            Ok(bytes) if status.is_success() => {
+                // An inactive namespace is zero filled (section 5.17.2.2).
+                if bytes.iter().any(|byte| *byte != 0) {
+                    self.found.push(Namespace::new(nsid, bytes));
+                }
+            }
+            _ => self.found.push(Namespace::unknown(nsid, format!("the controller does not identify it: {status}"))),
+        }
+        self.next_namespace(place + 1)
+    }
+
+    fn next_namespace(&mut self, place: usize) -> Step {
+        if place < self.nsids.len() {
+            return Step::IdentifyNamespace(place);
+        }
+        self.namespaces = std::mem::take(&mut self.found).into();
+        Step::CreateCq(1)
+    }
+
+    /// Memory for queue pair `qid`, as long as both sides can have it.
+    fn make_queue(&mut self, qid: u16) -> Result<&QueueParts, Error> {
+        let most = u32::from(self.cap.mqes_z()) + 1;
+        let entries = self.config.queue_depth.min(most).clamp(2, MAX_SLOTS as u32);
+        let rings = self.rings(qid, entries)?;
+        let limit = entries as usize - 1;
+        let parts = Parts {
+            rings,
+            limit,
+            pool: self.pool(POOL_BYTES)?,
+            windows: if self.limits.zero_copy { self.backend.windows(qid, limit) } else { None },
+            limits: self.limits,
+            namespaces: Arc::clone(&self.namespaces),
+            arena: self.arena.clone(),
+        };
+        // Vector 0 is the admin queue's; with one vector all share it.
+        let vector = match self.backend.vectors() {
+            0 | 1 => 0,
+            vectors => 1 + (qid - 1) % (vectors - 1),
+        };
+        Ok(self.making.insert(QueueParts { vector, parts }))
+    }
+}

@@ -1,0 +1,305 @@
+//! The driver's settings: the `NVME_*` environment variables in one struct.
+//!
+//! | variable | default | accepted |
+//! | --- | --- | --- |
+//! | `NVME_NUM_QUEUES` | 0 | 0 (one I/O queue pair per CPU) to 65535 |
+//! | `NVME_QUEUE_DEPTH` | 1024 | 2 to 65536 entries |
+//! | `NVME_POLLING_MODE` | adaptive | false, true, adaptive |
+//! | `NVME_POLL_INTERVAL_US` | 10 | 0 (spin) to 1000000 |
+//! | `NVME_ZERO_COPY` | true | true, false |
+//! | `NVME_SCHEDULER` | cpuaffinity | none, roundrobin, cpuaffinity |
+//! | `NVME_BENCHMARK` | 0 | 0, 1 |
+//!
+//! What is asked is an upper bound: the controller may grant fewer queues and shorter ones, which is normal and
+//! shown in `stats`.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::str::FromStr;
+
+/// How a worker learns that a command has completed (`NVME_POLLING_MODE`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum PollingMode {
+    /// `false`: sleep until the interrupt.
+    Interrupt,
+    /// `true`: look at the completion queue every `NVME_POLL_INTERVAL_US` while anything is in flight.
+    Polling,
+    /// `adaptive`: look for as long as it pays, then sleep until the interrupt.
+    #[default]
+    Adaptive,
+}
+
+/// Which queue a request goes to (`NVME_SCHEDULER`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SchedulerKind {
+    /// `none`: each client has one queue and stays on it.
+    None,
+    /// `roundrobin`: one queue after the other.
+    RoundRobin,
+    /// `cpuaffinity`: the queue of the CPU on which the request was made.
+    #[default]
+    CpuAffinity,
+}
+
+/// The driver's settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// I/O queue pairs asked for; 0 asks for one per CPU.
+    pub num_queues: u16,
+    /// Entries of each I/O queue asked for, 2 to 65536.
+    pub queue_depth: u32,
+    /// How completions are noticed.
+    pub polling: PollingMode,
+    /// Microseconds between two looks in polling mode; 0 spins.
+    pub poll_interval_us: u32,
+    /// Whether data moves by DMA straight from and to the caller's buffer where the backend can map it.
+    pub zero_copy: bool,
+    /// Which queue a request goes to.
+    pub scheduler: SchedulerKind,
+    /// Whether `nvme-driver` runs the benchmark and exits.
+    pub benchmark: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            num_queues: 0,
+            queue_depth: 1024,
+            polling: PollingMode::Adaptive,
+            poll_interval_us: 10,
+            zero_copy: true,
+            scheduler: SchedulerKind::CpuAffinity,
+            benchmark: false,
+        }
+    }
+}
+
+/// A setting that cannot be used: which, what it was, and what it may be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{variable}: \"{value}\" is not accepted; use {accepted}")]
+pub struct ConfigError {
+    /// The environment variable's name.
+    pub variable: &'static str,
+    /// What it was set to.
+    pub value: String,
+    /// What it may be set to.
+    pub accepted: &'static str,
+}
+
+/// The names of all variables, in the order of the table above.
+pub const VARIABLES: [&str; 7] = [
+    "NVME_NUM_QUEUES",
+    "NVME_QUEUE_DEPTH",
+    "NVME_POLLING_MODE",
+    "NVME_POLL_INTERVAL_US",
+    "NVME_ZERO_COPY",
+    "NVME_SCHEDULER",
+    "NVME_BENCHMARK",
+];
+
+impl Config {
+    /// Reads the environment of the process.
+    ///
+    /// # Errors
+    /// The first variable with a value that is not accepted.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::from_lookup(|variable| std::env::var_os(variable))
+    }
+
+    /// Reads settings from wherever `lookup` finds them; what it does not find keeps its default.
+    ///
+    /// # Errors
+    /// The first variable with a value that is not accepted. An empty value is not accepted either.
+    pub fn from_lookup(mut lookup: impl FnMut(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        for variable in VARIABLES {
+            if let Some(value) = lookup(variable) {
+                // What is not UTF-8 is no accepted value; shown with its bad bytes replaced.
+                config.set(variable, &value.to_string_lossy())?;
+            }
+        }
+        Ok(config)
+    }
+
+    /// Sets one of [`VARIABLES`] from its text; spaces around it and the case of words do not matter.
+    ///
+    /// # Errors
+    /// A value that is not accepted; the settings are then as before. A name that is none of [`VARIABLES`] is
+    /// answered the same way.
+    pub fn set(&mut self, variable: &str, value: &str) -> Result<(), ConfigError> {
+        const QUEUES: &str = "a number from 0 (one per CPU) to 65535";
+        const DEPTH: &str = "a number of entries from 2 to 65536";
+        const INTERVAL: &str = "a number of microseconds from 0 (spin) to 1000000";
+        const BOOL: &str = "true or false (or 1, 0, yes, no, on, off)";
+        match variable {
+            "NVME_NUM_QUEUES" => {
+                self.num_queues = accept("NVME_NUM_QUEUES", value, QUEUES, |v| number(v, 0, 65535))? as u16;
+            }
+            "NVME_QUEUE_DEPTH" => {
+                self.queue_depth = accept("NVME_QUEUE_DEPTH", value, DEPTH, |v| number(v, 2, 65536))?;
+            }
+            "NVME_POLLING_MODE" => {
+                self.polling = accept("NVME_POLLING_MODE", value, "false, true or adaptive", |v| v.parse().ok())?;
+            }
+            "NVME_POLL_INTERVAL_US" => {
+                self.poll_interval_us =
+                    accept("NVME_POLL_INTERVAL_US", value, INTERVAL, |v| number(v, 0, 1_000_000))?;
+            }
+            "NVME_ZERO_COPY" => self.zero_copy = accept("NVME_ZERO_COPY", value, BOOL, boolean)?,
+            "NVME_SCHEDULER" => {
+                self.scheduler =
+                    accept("NVME_SCHEDULER", value, "none, roundrobin or cpuaffinity", |v| v.parse().ok())?;
+            }
+            "NVME_BENCHMARK" => self.benchmark = accept("NVME_BENCHMARK", value, BOOL, boolean)?,
+            _ => {
+                return Err(ConfigError {
+                    variable: "NVME_*",
+                    value: variable.to_owned(),
+                    accepted: "one of NVME_NUM_QUEUES, NVME_QUEUE_DEPTH, NVME_POLLING_MODE, NVME_POLL_INTERVAL_US, \
+                               NVME_ZERO_COPY, NVME_SCHEDULER, NVME_BENCHMARK",
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn accept<T>(
+    variable: &'static str,
+    value: &str,
+    accepted: &'static str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, ConfigError> {
+    parse(&value.trim().to_ascii_lowercase()).ok_or_else(|| ConfigError {
+        variable,
+        value: value.to_owned(),
+        accepted,
+    })
+}
+
+fn number(text: &str, min: u32, max: u32) -> Option<u32> {
+    // `parse` would take a plus sign.
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok().filter(|number| (min..=max).contains(number))
+}
+
+fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "true" | "1" | "yes" | "on" => Some(true),
+        "false" | "0" | "no" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+impl FromStr for PollingMode {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "adaptive" => Ok(Self::Adaptive),
+            _ => boolean(text).map(|polling| if polling { Self::Polling } else { Self::Interrupt }).ok_or(()),
+        }
+    }
+}
+
+impl fmt::Display for PollingMode {
+    /// The name that `stats` shows.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Interrupt => "interrupt",
+            Self::Polling => "polling",
+            Self::Adaptive => "adaptive",
+        })
+    }
+}
+
+impl FromStr for SchedulerKind {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "none" => Ok(Self::None),
+            "roundrobin" => Ok(Self::RoundRobin),
+            "cpuaffinity" => Ok(Self::CpuAffinity),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for SchedulerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::RoundRobin => "roundrobin",
+            Self::CpuAffinity => "cpuaffinity",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::from_lookup(|variable| {
+            pairs.iter().find(|(name, _)| *name == variable).map(|(_, value)| OsString::from(value))
+        })
+    }
+
+    #[test]
+    fn nothing_set_is_the_default() {
+        assert_eq!(read(&[]), Ok(Config::default()));
+    }
+
+    #[test]
+    fn each_variable_sets_its_field() {
+        let config = read(&[
+            ("NVME_NUM_QUEUES", "4"),
+            ("NVME_QUEUE_DEPTH", "65536"),
+            ("NVME_POLLING_MODE", " True "),
+            ("NVME_POLL_INTERVAL_US", "0"),
+            ("NVME_ZERO_COPY", "off"),
+            ("NVME_SCHEDULER", "RoundRobin"),
+            ("NVME_BENCHMARK", "1"),
+        ]);
+        let wanted = Config {
+            num_queues: 4,
+            queue_depth: 65536,
+            polling: PollingMode::Polling,
+            poll_interval_us: 0,
+            zero_copy: false,
+            scheduler: SchedulerKind::RoundRobin,
+            benchmark: true,
+        };
+        assert_eq!(config, Ok(wanted));
+        assert_eq!(read(&[("NVME_POLLING_MODE", "false")]).map(|c| c.polling), Ok(PollingMode::Interrupt));
+        assert_eq!(read(&[("NVME_SCHEDULER", "none")]).map(|c| c.scheduler), Ok(SchedulerKind::None));
+    }
+
+    #[test]
+    fn a_bad_value_names_the_variable_the_value_and_what_is_accepted() {
+        for (variable, value) in [
+            ("NVME_NUM_QUEUES", "65536"),
+            ("NVME_NUM_QUEUES", "-1"),
+            ("NVME_NUM_QUEUES", "+1"),
+            ("NVME_NUM_QUEUES", ""),
+            ("NVME_QUEUE_DEPTH", "1"),
+            ("NVME_QUEUE_DEPTH", "65537"),
+            ("NVME_QUEUE_DEPTH", "1e3"),
+            ("NVME_POLLING_MODE", "sometimes"),
+            ("NVME_POLL_INTERVAL_US", "10us"),
+            ("NVME_POLL_INTERVAL_US", "99999999999999999999"),
+            ("NVME_ZERO_COPY", "maybe"),
+            ("NVME_SCHEDULER", "fifo"),
+            ("NVME_BENCHMARK", "2"),
+        ] {
+            let error = read(&[(variable, value)]).unwrap_err();
+            assert_eq!((error.variable, error.value.as_str()), (variable, value));
+            let text = error.to_string();
+            assert!(text.starts_with(&format!("{variable}: \"{value}\" is not accepted; use ")), "{text}");
+            assert!(!error.accepted.is_empty());
+        }
+    }
+}

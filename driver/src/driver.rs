@@ -1,0 +1,324 @@
+//! A running driver: a controller, one worker for each of its I/O queue pairs, and one for the admin queue.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::admin::AdminRequest;
+use crate::admin_worker::{self, AdminWorker};
+use crate::backend::Waiter;
+use crate::clock::Clock;
+use crate::config::PollingMode;
+use crate::controller::{Controller, Identity};
+use crate::dma::DmaBuffer;
+use crate::dma::arena::Arena;
+use crate::error::Error;
+use crate::io_scheduler::IoScheduler;
+use crate::namespace::Namespace;
+use crate::request::Request;
+use crate::stats::QueueStats;
+use crate::worker::{self, Load, Remote, Waiting, Worker};
+
+pub use crate::io_scheduler::Hint;
+
+/// A running driver. Cheap to clone; all clones are the same driver, which shuts down when the last one goes or when
+/// one of them says so.
+#[derive(Clone)]
+pub struct Driver(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) namespaces: Arc<[Namespace]>,
+    pub(crate) clock: Clock,
+    pub(crate) queues: Vec<QueueHandle>,
+    pub(crate) admin: AdminHandle,
+    pub(crate) scheduler: IoScheduler,
+    pub(crate) mode: PollingMode,
+    pub(crate) instance_id: String,
+    pub(crate) started_ns: u64,
+    arena: Arena,
+    requests: AtomicU64,
+    threads: Mutex<Threads>,
+}
+
+pub(crate) struct QueueHandle {
+    pub(crate) qid: u16,
+    pub(crate) entries: u32,
+    pub(crate) vector: u16,
+    pub(crate) stats: Arc<QueueStats>,
+    shared: Arc<worker::Shared>,
+}
+
+pub(crate) struct AdminHandle {
+    pub(crate) entries: u32,
+    pub(crate) stats: Arc<QueueStats>,
+    pub(crate) shared: Arc<admin_worker::Shared>,
+}
+
+#[derive(Default)]
+struct Threads {
+    workers: Vec<JoinHandle<()>>,
+    admin: Option<JoinHandle<Result<(), Error>>>,
+    result: Option<Result<(), Error>>,
+}
+
+/// The turning parts of a driver without threads: for simulations under a clock that is moved by hand.
+///
+/// Turned in any order, as often as one likes, it does what the threads would do.
+pub struct Stepped {
+    workers: Vec<Option<(Worker, Box<dyn Waiter>)>>,
+    admin: Option<(AdminWorker, Box<dyn Waiter>)>,
+    shared: Arc<admin_worker::Shared>,
+    clock: Clock,
+}
+
+impl Stepped {
+    /// Queue pairs, of which each has a worker to be turned.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Turns one worker; says whether it did anything.
+    pub fn turn_worker(&mut self, number: usize) -> bool {
+        let Some(place) = self.workers.get_mut(number) else { return false };
+        let Some((worker, _)) = place else { return false };
+        match worker.turn(&self.clock) {
+            worker::Turn::Worked => true,
+            worker::Turn::Idle { .. } => false,
+            worker::Turn::Ended => {
+                *place = None;
+                true
+            }
+            worker::Turn::TimedOut => {
+                self.shared.fail(timeout_text(worker.queue.qid()));
+                true
+            }
+        }
+    }
+
+    /// Turns the admin worker; says whether it did anything.
+    pub fn turn_admin(&mut self) -> bool {
+        let Some((worker, _)) = &mut self.admin else { return false };
+        match worker.turn(&self.clock) {
+            worker::Turn::Worked | worker::Turn::TimedOut => true,
+            worker::Turn::Idle { .. } => false,
+            worker::Turn::Ended => {
+                self.admin = None;
+                true
+            }
+        }
+    }
+}
+
+fn timeout_text(qid: u16) -> String {
+    let seconds = worker::COMMAND_TIMEOUT_NS / 1_000_000_000;
+    format!("a command on queue {qid} was not answered within {seconds} s")
+}
+
+impl Driver {
+    /// Starts the workers of `controller`.
+    ///
+    /// # Errors
+    /// A thread could not be started. The controller is then disabled.
+    pub fn start(controller: Controller) -> Result<Self, Error> {
+        let config = controller.config.clone();
+        let (driver, Stepped { workers, admin, shared, clock }) = Self::stepped(controller)?;
+        let waiting = Waiting {
+            mode: config.polling,
+            poll_interval_ns: u64::from(config.poll_interval_us) * 1000,
+            may_spin: crate::cpu::count() > 1,
+        };
+        let mut threads = Threads::default();
+        let spawned = (|| {
+            for (worker, waiter) in workers.into_iter().flatten() {
+                let (clock, shared) = (clock.clone(), Arc::clone(&shared));
+                let name = format!("nvme-q{}", worker.queue.qid());
+                let thread = std::thread::Builder::new().name(name).spawn(move || {
+                    let on_timeout = |qid| shared.fail(timeout_text(qid));
+                    worker::run(worker, waiter, &clock, waiting, &on_timeout);
+                });
+                threads.workers.push(thread.map_err(|error| Error::Thread(error.to_string()))?);
+            }
+            if let Some((worker, waiter)) = admin {
+                let clock = clock.clone();
+                let thread = std::thread::Builder::new()
+                    .name("nvme-admin".to_owned())
+                    .spawn(move || admin_worker::run(worker, waiter, &clock));
+                threads.admin = Some(thread.map_err(|error| Error::Thread(error.to_string()))?);
+            }
+            Ok(())
+        })();
+        *driver.threads() = threads;
+        // On an error the driver goes, and joins what was started.
+        spawned.map(|()| driver)
+    }
+
+    /// The same without threads: `Stepped` is turned by hand.
+    ///
+    /// # Errors
+    /// The backend has no more waiters.
+    pub fn stepped(mut controller: Controller) -> Result<(Self, Stepped), Error> {
+        let clock = controller.clock.clone();
+        let config = controller.config.clone();
+        let mut workers = Vec::new();
+        let mut queues = Vec::new();
+        while let Some(vector) = controller.queues.front().map(|queue| queue.vector) {
+            let waiter = controller.backend.waiter(vector)?;
+            let Some(queue) = controller.take_queue() else { break };
+            let shared = Arc::new(worker::Shared::new(waiter.waker()));
+            queue.recorder().set_waker(Some(waiter.waker()));
+            queues.push(QueueHandle {
+                qid: queue.qid(),
+                entries: queue.entries(),
+                vector,
+                stats: queue.stats(),
+                shared: Arc::clone(&shared),
+            });
+            workers.push(Some((Worker::new(queue, shared), waiter)));
+        }
+        let waiter = match controller.waiter.take() {
+            Some(waiter) => waiter,
+            None => controller.backend.waiter(0)?,
+        };
+        let shared = Arc::new(admin_worker::Shared::new(waiter.waker()));
+        let admin_queue = controller.admin.as_ref().ok_or(Error::Absent)?;
+        admin_queue.recorder().set_waker(Some(waiter.waker()));
+        let admin = AdminHandle {
+            entries: admin_queue.entries(),
+            stats: admin_queue.stats(),
+            shared: Arc::clone(&shared),
+        };
+        let inner = Inner {
+            identity: Arc::clone(controller.identity()),
+            namespaces: Arc::clone(controller.namespaces()),
+            scheduler: IoScheduler::new(config.scheduler, queues.len()),
+            mode: config.polling,
+            instance_id: instance_id(),
+            started_ns: clock.now_ns(),
+            arena: controller.arena.clone(),
+            clock: clock.clone(),
+            queues,
+            admin,
+            requests: AtomicU64::new(0),
+            threads: Mutex::default(),
+        };
+        let of_workers = inner.queues.iter().map(|queue| Arc::clone(&queue.shared)).collect();
+        let admin_worker = AdminWorker::new(controller, Arc::clone(&shared), of_workers);
+        let stepped = Stepped { workers, admin: Some((admin_worker, waiter)), shared, clock };
+        Ok((Self(Arc::new(inner)), stepped))
+    }
+
+    /// The active namespaces, in ascending order of their numbers.
+    pub fn namespaces(&self) -> Arc<[Namespace]> {
+        Arc::clone(&self.0.namespaces)
+    }
+
+    /// Who the controller says it is.
+    pub fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    /// The driver's clock: `arrived_ns` of requests is its time.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// I/O queue pairs.
+    pub fn queues(&self) -> usize {
+        self.0.queues.len()
+    }
+
+    /// The number of I/O queue pair `queue` (from 0), or 0.
+    pub fn qid(&self, queue: usize) -> u16 {
+        self.0.queues.get(queue).map_or(0, |queue| queue.qid)
+    }
+
+    /// A zeroed buffer that the controller reaches by DMA.
+    ///
+    /// # Errors
+    /// No memory, or more than the backend gives in one piece (4 MiB on most).
+    pub fn allocate(&self, len_bytes: usize) -> Result<DmaBuffer, Error> {
+        Ok(self.0.arena.allocate(len_bytes)?)
+    }
+
+    /// Hands a request over to the queue that the scheduler chooses. Never waits; the request is answered exactly
+    /// once through its sink, also when it is refused, possibly before this returns.
+    pub fn submit(&self, hint: Hint, request: Request<Remote>) {
+        let turn = self.0.requests.fetch_add(1, Ordering::Relaxed);
+        let queue = self.0.scheduler.choose(hint, turn);
+        if let Some(queue) = self.0.queues.get(queue) {
+            queue.shared.submit(request, self.0.clock.now_ns());
+        }
+    }
+
+    /// Hands an admin command over, as [`Driver::submit`] does.
+    pub fn admin(&self, request: AdminRequest) {
+        self.0.admin.shared.submit(request);
+    }
+
+    /// Runs `load` on the worker that owns I/O queue pair `queue` (from 0; beyond the last it goes round).
+    pub fn attach(&self, queue: usize, load: Box<dyn Load>) {
+        if let Some(queue) = self.0.queues.get(queue % self.0.queues.len().max(1)) {
+            queue.shared.attach(load);
+        }
+    }
+
+    /// What the driver has counted, with or without the histograms.
+    pub fn stats(&self, histograms: bool) -> stats_proto::stats::StatsDocument {
+        crate::stats::document::render(&self.0, histograms)
+    }
+
+    /// Shuts down in order: nothing new is taken, what is out is awaited, the controller is told and disabled.
+    /// Afterwards requests are answered with [`IoError::Stopped`](crate::IoError::Stopped). A second call gives the
+    /// result of the first.
+    ///
+    /// # Errors
+    /// The controller did not answer or finish in time.
+    pub fn shutdown(&self) -> Result<(), Error> {
+        self.0.shutdown()
+    }
+
+    fn threads(&self) -> std::sync::MutexGuard<'_, Threads> {
+        self.0.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn shutdown(&self) -> Result<(), Error> {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(result) = &threads.result {
+            return result.clone();
+        }
+        for queue in &self.queues {
+            queue.shared.give_drain();
+        }
+        let panicked = |_| Error::Thread("it panicked".to_owned());
+        let mut result = Ok(());
+        for worker in threads.workers.drain(..) {
+            result = result.and(worker.join().map_err(panicked));
+        }
+        self.admin.shared.drain();
+        if let Some(admin) = threads.admin.take() {
+            result = result.and(admin.join().unwrap_or_else(|panic| Err(panicked(panic))));
+        }
+        threads.result = Some(result.clone());
+        result
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Err(error) = self.shutdown() {
+            log::error!("shutdown: {error}");
+        }
+    }
+}
+
+/// Different for each driver that is started: the time, and the process.
+fn instance_id() -> String {
+    static STARTED: AtomicU64 = AtomicU64::new(0);
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let number = STARTED.fetch_add(1, Ordering::Relaxed);
+    format!("{:x}-{:x}-{number}", since_epoch.as_nanos(), std::process::id())
+}

@@ -1,0 +1,638 @@
+//! One I/O queue pair as its owner uses it: requests in, answers out.
+//!
+//! A request of any length becomes as many commands as the controller's limits ask for. Its data moves straight from
+//! and to its buffer where the device reaches it, otherwise through pages of the queue's own. Like the queue pair
+//! below it, this belongs to one owner, takes the time as an argument and never waits:
+//!
+//! ```
+//! use nvme_driver::backend::emulated::EmulatedBackend;
+//! use nvme_driver::clock::Clock;
+//! use nvme_driver::{Buffer, Config, Controller, Op, Request};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let clock = Clock::system();
+//! let backend = EmulatedBackend::start("size=64MiB".parse()?, clock.clone())?;
+//! let mut controller = Controller::open(std::sync::Arc::new(backend), &Config::default(), clock.clone())?;
+//! let mut queue = controller.take_queue::<u32>().ok_or("no queue is left")?;
+//!
+//! let mut buffer = controller.allocate(8192)?;
+//! buffer.fill(0x5A);
+//! let write = Request {
+//!     op: Op::Write { fua: true },
+//!     nsid: 1,
+//!     slba: 10,
+//!     blocks: 2,
+//!     buffer: Buffer::Dma(buffer),
+//!     arrived_ns: clock.now_ns(),
+//!     context: 7,
+//! };
+//! queue.submit(write).map_err(|rejected| rejected.why)?;
+//! queue.ring(clock.now_ns()); // one doorbell for all that was submitted
+//! let finished = loop {
+//!     queue.reap(clock.now_ns());
+//!     if let Some(finished) = queue.next_finished() {
+//!         break finished;
+//!     }
+//! };
+//! assert_eq!((finished.context, finished.result), (7, Ok(())));
+//! drop(queue);
+//! controller.shutdown()?;
+//! # Ok(())
+//! # }
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use nvme_spec::command::{self, DsmRange, ReadWriteCdw12};
+use nvme_spec::SubmissionEntry;
+
+use crate::backend::Windows;
+use crate::dma::arena::Arena;
+use crate::dma::pages::{Chain, PagePool};
+use crate::dma::{Buffer, Region};
+use crate::error::IoError;
+use crate::namespace::Namespace;
+use crate::prp;
+use crate::queue::{Accounting, Completed, QueuePair, Reserved};
+use crate::request::{Finished, Op, Request};
+use crate::stats::{OpClass, QueueStats};
+
+/// Completions taken in one pass. Small, so that answers are not held back by their successors and the next doorbell
+/// comes soon; a pass costs two readings of the clock and a doorbell.
+const PASS: usize = 16;
+
+/// What one command may be, from Identify and the settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Bytes of data (MDTS, or what the driver sets itself), a multiple of the page size.
+    pub(crate) max_transfer_bytes: usize,
+    /// The controller's memory page (CC.MPS).
+    pub(crate) page_bytes: usize,
+    /// Data straight from and to callers' memory.
+    pub(crate) zero_copy: bool,
+    /// Blocks of Write Zeroes (WZSL).
+    pub(crate) max_zeroes_bytes: u64,
+    /// Bytes of Verify (VSL).
+    pub(crate) max_verify_bytes: u64,
+    /// Blocks of one range of Dataset Management (DMRSL).
+    pub(crate) max_range_blocks: u64,
+}
+
+/// What an [`IoQueue`] is made of.
+pub(crate) struct Parts {
+    pub(crate) rings: crate::queue::Rings,
+    pub(crate) limit: usize,
+    pub(crate) pool: PagePool,
+    pub(crate) windows: Option<Box<dyn Windows>>,
+    pub(crate) limits: Limits,
+    pub(crate) namespaces: Arc<[Namespace]>,
+    pub(crate) arena: Arena,
+}
+
+/// A request that was not taken, and why.
+#[derive(Debug)]
+pub struct Rejected<T> {
+    /// The request, unchanged.
+    pub request: Request<T>,
+    /// Why.
+    pub why: IoError,
+}
+
+/// An I/O queue pair that takes requests. See the [module](self).
+pub struct IoQueue<T> {
+    pair: QueuePair<Part>,
+    pool: PagePool,
+    windows: Option<Box<dyn Windows>>,
+    limits: Limits,
+    namespaces: Arc<[Namespace]>,
+    arena: Arena,
+    requests: Vec<Option<Active<T>>>,
+    free: Vec<u32>,
+    /// Requests with commands still to be sent, in order.
+    waiting: VecDeque<u32>,
+    finished: VecDeque<Finished<T>>,
+}
+
+/// A request under way.
+struct Active<T> {
+    request: Request<T>,
+    /// Place in the list of namespaces.
+    namespace: usize,
+    /// Blocks for which commands have been sent.
+    sent_blocks: u64,
+    /// Whether all commands have been sent; a Flush has one and no blocks.
+    sent_all: bool,
+    commands_out: u32,
+    result: Result<(), IoError>,
+    doorbell_ns: u64,
+}
+
+/// One command of a request.
+#[derive(Debug)]
+struct Part {
+    request: u32,
+    /// Bounce pages, then PRP lists.
+    pages: Chain,
+    /// Where in the request's buffer its data is.
+    offset: usize,
+    len: usize,
+    copied: bool,
+    window: bool,
+}
+
+/// Why a command could not be sent yet.
+enum Stalled {
+    NoSlot,
+    NoPages,
+}
+
+impl<T> IoQueue<T> {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { rings, limit, pool, windows, limits, namespaces, arena } = parts;
+        let pair = QueuePair::new(rings, limit, namespaces.len());
+        let capacity = Self::capacity_for(pair.limit());
+        Self {
+            pair,
+            pool,
+            windows,
+            limits,
+            namespaces,
+            arena,
+            requests: (0..capacity).map(|_| None).collect(),
+            free: (0..capacity as u32).rev().collect(),
+            waiting: VecDeque::with_capacity(capacity),
+            finished: VecDeque::with_capacity(capacity),
+        }
+    }
+
+    /// Requests that can be under way: enough to keep every slot busy with single commands while as many wait.
+    fn capacity_for(slots: usize) -> usize {
+        (slots * 2).max(64)
+    }
+
+    /// The queue's number.
+    pub fn qid(&self) -> u16 {
+        self.pair.qid()
+    }
+
+    /// Entries of the rings.
+    pub fn entries(&self) -> u32 {
+        self.pair.entries()
+    }
+
+    /// Commands that can be out at once.
+    pub fn limit(&self) -> usize {
+        self.pair.limit()
+    }
+
+    /// Requests that can still be submitted before some are finished.
+    pub fn room(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Requests under way.
+    pub fn inflight(&self) -> usize {
+        self.requests.len() - self.free.len()
+    }
+
+    /// Commands written into the ring, completed or not handed over included.
+    pub(crate) fn commands(&self) -> usize {
+        self.pair.busy()
+    }
+
+    /// When the oldest command that is out was handed to the device.
+    pub fn oldest_ns(&self) -> Option<u64> {
+        self.pair.oldest_ns()
+    }
+
+    /// What this queue counts.
+    pub fn stats(&self) -> Arc<QueueStats> {
+        self.pair.recorder.stats()
+    }
+
+    pub(crate) fn recorder(&self) -> &crate::stats::QueueRecorder {
+        &self.pair.recorder
+    }
+
+    /// Takes a request; its first commands are written as far as there is room. The device learns of them with
+    /// [`IoQueue::ring`].
+    ///
+    /// # Errors
+    /// A request that cannot be done as it is, or [`IoError::Busy`] if as many are under way as can be. Nothing has
+    /// changed then.
+    // The error is the request itself: boxing it would allocate on the data path.
+    #[allow(clippy::result_large_err)]
+    #[inline]
+    pub fn submit(&mut self, request: Request<T>) -> Result<(), Rejected<T>> {
+        let namespace = match self.check(&request) {
+            Ok(namespace) => namespace,
+            Err(why) => return Err(Rejected { request, why }),
+        };
+        let Some(number) = self.free.pop() else {
+            return Err(Rejected { request, why: IoError::Busy });
+        };
+        let doorbell_ns = u64::MAX;
+        self.requests[number as usize] = Some(Active {
+            request,
+            namespace,
+            sent_blocks: 0,
+            sent_all: false,
+            commands_out: 0,
+            result: Ok(()),
+            doorbell_ns,
+        });
+        self.waiting.push_back(number);
+        if self.waiting.len() == 1 {
+            self.send_waiting();
+        }
+        Ok(())
+    }
+
+    fn check(&self, request: &Request<T>) -> Result<usize, IoError> {
+        let namespace = self
+            .namespaces
+            .iter()
+            .position(|namespace| namespace.nsid == request.nsid)
+            .ok_or(IoError::NoNamespace)?;
+        let Namespace { blocks, lba_shift, .. } = self.namespaces[namespace];
+        if !self.namespaces[namespace].is_usable() {
+            return Err(IoError::Unusable);
+        }
+        if request.op == Op::Flush {
+            return Ok(namespace);
+        }
+        if request.blocks == 0 {
+            return Err(IoError::Empty);
+        }
+        if request.slba >= blocks || request.blocks > blocks - request.slba {
+            return Err(IoError::OutOfRange);
+        }
+        // Cannot overflow: the namespace's bytes fit 64 bits.
+        if request.op.has_data() && (request.buffer.len() as u64) < request.blocks << lba_shift {
+            return Err(IoError::BufferTooSmall);
+        }
+        Ok(namespace)
+    }
+
+    /// Writes the doorbell for all commands that were written since the last time; `now_ns` is when.
+    #[inline]
+    pub fn ring(&mut self, now_ns: u64) {
+        self.pair.ring(now_ns);
+    }
+
+    /// Whether there are commands that the device has not been told of.
+    #[inline]
+    pub fn has_batch(&self) -> bool {
+        self.pair.has_batch()
+    }
+
+    /// Whether [`IoQueue::reap`] would find something.
+    #[inline]
+    pub fn has_completion(&self) -> bool {
+        self.pair.has_completion()
+    }
+
+    /// Takes completions, up to a pass of them, seen at `now_ns`, and writes commands of waiting requests into the
+    /// slots that have become free. Returns how many completion entries there were. Answers are then at
+    /// [`IoQueue::next_finished`].
+    #[inline]
+    pub fn reap(&mut self, now_ns: u64) -> usize {
+        for _ in 0..PASS {
+            let Some(completed) = self.pair.reap(now_ns) else { break };
+            self.complete(completed, now_ns);
+        }
+        let entries = self.pair.end_pass(now_ns) as usize;
+        if entries > 0 && !self.waiting.is_empty() {
+            self.send_waiting();
+        }
+        entries
+    }
+
+    /// The next request that is done.
+    #[inline]
+    pub fn next_finished(&mut self) -> Option<Finished<T>> {
+        self.finished.pop_front()
+    }
+
+    #[inline]
+    fn complete(&mut self, completed: Completed<Part>, now_ns: u64) {
+        let Completed { slot, context: mut part, entry, submitted_ns } = completed;
+        if part.window
+            && let Some(windows) = &mut self.windows
+        {
+            windows.unmap(slot);
+        }
+        let Some(active) = &mut self.requests[part.request as usize] else { return };
+        let status = entry.status();
+        if status.is_success() {
+            if part.copied && active.request.op.fills_buffer() {
+                copy_from_pages(&self.pool, &part, active.request.buffer.as_mut_slice());
+            }
+        } else if active.result.is_ok() {
+            active.result = Err(IoError::Status(status));
+        }
+        if part.pages != Chain::EMPTY {
+            self.pool.give_back(&mut part.pages);
+        }
+        active.commands_out -= 1;
+        active.doorbell_ns = active.doorbell_ns.min(submitted_ns);
+        if active.commands_out == 0 && active.sent_all {
+            self.finish(part.request, now_ns);
+        }
+    }
+
+    fn finish(&mut self, number: u32, now_ns: u64) {
+        let Some(active) = self.requests[number as usize].take() else { return };
+        self.free.push(number);
+        let Active { request, result, doorbell_ns, .. } = active;
+        let Request { op, nsid, slba, blocks, buffer, arrived_ns, context } = request;
+        // A caller whose clock runs ahead does not get a doorbell from before its request.
+        let doorbell_ns = doorbell_ns.max(arrived_ns);
+        let completed_ns = now_ns.max(doorbell_ns);
+        self.finished.push_back(Finished {
+            op,
+            nsid,
+            slba,
+            blocks,
+            buffer,
+            context,
+            result,
+            arrived_ns,
+            doorbell_ns,
+            completed_ns,
+        });
+    }
+
+    /// Writes commands of waiting requests, in order, for as long as there are slots and pages.
+    #[inline]
+    fn send_waiting(&mut self) {
+        while let Some(&number) = self.waiting.front() {
+            match self.send_one(number) {
+                Ok(true) => {
+                    self.waiting.pop_front();
+                }
+                Ok(false) => {}
+                Err(Stalled::NoSlot | Stalled::NoPages) => break,
+            }
+        }
+        self.pair.recorder.host_queued(self.waiting.len() as u64);
+    }
+
+    /// Writes the next command of a request; says whether that was its last.
+    #[inline]
+    fn send_one(&mut self, number: u32) -> Result<bool, Stalled> {
+        let Some(active) = &mut self.requests[number as usize] else { return Ok(true) };
+        let namespace = &self.namespaces[active.namespace];
+        let reserved = self.pair.reserve().ok_or(Stalled::NoSlot)?;
+        let request = &active.request;
+        let slba = request.slba + active.sent_blocks;
+        let blocks = next_blocks(&self.limits, namespace, request.op, slba, request.blocks - active.sent_blocks);
+        let mut part = Part {
+            request: number,
+            pages: Chain::EMPTY,
+            offset: (active.sent_blocks << namespace.lba_shift) as usize,
+            len: (blocks << namespace.lba_shift) as usize,
+            copied: false,
+            window: false,
+        };
+        let mut entry = command_for(request.op, request.nsid, slba, blocks);
+        let attached = match request.op {
+            Op::Flush | Op::WriteZeroes { .. } | Op::Verify => Some(()),
+            Op::Deallocate => attach_range(&mut self.pool, &mut entry, &mut part, slba, blocks),
+            Op::Read | Op::Write { .. } | Op::Compare => attach_data(
+                &mut self.pool,
+                &mut self.windows,
+                &self.limits,
+                &self.arena,
+                &mut active.request,
+                &reserved,
+                &mut entry,
+                &mut part,
+            ),
+        };
+        if attached.is_none() {
+            self.pool.give_back(&mut part.pages);
+            if part.window
+                && let Some(windows) = &mut self.windows
+            {
+                windows.unmap(reserved.slot());
+            }
+            self.pair.release(reserved);
+            return Err(Stalled::NoPages);
+        }
+        let request = &active.request;
+        let op = OpClass::of_nvm(entry.opcode);
+        let bytes = if request.op == Op::Flush { 0 } else { part.len as u64 };
+        if request.op.has_data() {
+            self.pair.recorder.moved(bytes, part.copied);
+        }
+        let accounting =
+            Accounting { op, namespace: Some(active.namespace), bytes, arrived_ns: request.arrived_ns };
+        active.sent_blocks += blocks;
+        active.sent_all = active.sent_blocks == request.blocks || request.op == Op::Flush;
+        active.commands_out += 1;
+        let sent_all = active.sent_all;
+        self.pair.push(reserved, entry, accounting, part);
+        Ok(sent_all)
+    }
+
+    /// Ends everything that is under way with `why`. Only when the device has been `stopped` (disabled, or gone) may
+    /// buffers come back; otherwise it may still write to them, and they are leaked: the answers are without.
+    pub(crate) fn abandon(&mut self, now_ns: u64, why: IoError, stopped: bool) {
+        for mut completed in self.pair.abandon(now_ns) {
+            if !stopped {
+                continue;
+            }
+            if completed.context.window
+                && let Some(windows) = &mut self.windows
+            {
+                windows.unmap(completed.slot);
+            }
+            self.pool.give_back(&mut completed.context.pages);
+        }
+        self.waiting.clear();
+        for number in 0..self.requests.len() as u32 {
+            let Some(active) = &mut self.requests[number as usize] else { continue };
+            active.result = Err(why);
+            if !stopped && active.commands_out > 0 {
+                std::mem::forget(std::mem::take(&mut active.request.buffer));
+            }
+            if active.doorbell_ns == u64::MAX {
+                active.doorbell_ns = 0;
+            }
+            self.finish(number, now_ns);
+        }
+        self.pair.recorder.host_queued(0);
+    }
+}
+
+impl<T> Drop for IoQueue<T> {
+    /// Memory that the device may still write to is never given back: it is leaked.
+    fn drop(&mut self) {
+        if self.pair.busy() > 0 {
+            log::error!(
+                "queue {} was dropped with {} commands out; the memory they use is not given back",
+                self.pair.qid(),
+                self.pair.busy()
+            );
+            std::mem::forget(std::mem::take(&mut self.requests));
+            self.pool.leak();
+            self.pair.leak();
+        }
+    }
+}
+
+/// How many of the blocks from `slba` on the next command does.
+#[inline]
+fn next_blocks(limits: &Limits, namespace: &Namespace, op: Op, slba: u64, left: u64) -> u64 {
+    /// NLB has 16 bits and is 0's based.
+    const MAX_NLB: u64 = 1 << 16;
+    let shift = namespace.lba_shift;
+    let most = match op {
+        Op::Flush => return 0,
+        Op::Read | Op::Write { .. } | Op::Compare => (limits.max_transfer_bytes as u64 >> shift).min(MAX_NLB),
+        Op::WriteZeroes { .. } => (limits.max_zeroes_bytes >> shift).min(MAX_NLB),
+        Op::Verify => (limits.max_verify_bytes >> shift).min(MAX_NLB),
+        Op::Deallocate => limits.max_range_blocks,
+    }
+    .max(1);
+    // A command that crosses the namespace's optimal boundary (NOIOB) is slow on some controllers.
+    let to_boundary = match namespace.boundary_blocks {
+        0 => u64::MAX,
+        boundary => boundary - slba % boundary,
+    };
+    left.min(most).min(if op.has_data() { to_boundary } else { u64::MAX })
+}
+
+#[inline]
+fn command_for(op: Op, nsid: u32, slba: u64, blocks: u64) -> SubmissionEntry {
+    // `next_blocks` keeps it within 1 to 65536 where it is a number of blocks.
+    let blocks = blocks as u32;
+    match op {
+        Op::Read => command::read(nsid, slba, blocks),
+        Op::Write { fua } => command::write(nsid, slba, blocks, fua),
+        Op::Flush => command::flush(nsid),
+        Op::WriteZeroes { deallocate } => {
+            let mut entry = command::write_zeroes(nsid, slba, blocks);
+            entry.cdw12 = ReadWriteCdw12::from(entry.cdw12).with_deac(deallocate).into();
+            entry
+        }
+        Op::Deallocate => command::dataset_management(nsid, 1, true),
+        Op::Compare => command::compare(nsid, slba, blocks),
+        Op::Verify => command::verify(nsid, slba, blocks),
+    }
+}
+
+/// Dataset Management takes its ranges as data: one range, in a page of the queue's own.
+fn attach_range(
+    pool: &mut PagePool,
+    entry: &mut SubmissionEntry,
+    part: &mut Part,
+    slba: u64,
+    blocks: u64,
+) -> Option<()> {
+    let page = pool.take(&mut part.pages)?;
+    let (region, offset) = pool.place(page);
+    region.write(offset, &DsmRange { cattr: 0.into(), length_blocks: (blocks as u32).into(), slba: slba.into() });
+    entry.prp1 = pool.iova(page);
+    Some(())
+}
+
+/// Tells the device where the command's data is, and copies it there where it cannot be left in place.
+#[allow(clippy::too_many_arguments)]
+#[inline]
+fn attach_data<T>(
+    pool: &mut PagePool,
+    windows: &mut Option<Box<dyn Windows>>,
+    limits: &Limits,
+    arena: &Arena,
+    request: &mut Request<T>,
+    reserved: &Reserved,
+    entry: &mut SubmissionEntry,
+    part: &mut Part,
+) -> Option<()> {
+    let page_bytes = limits.page_bytes;
+    let in_place = match &mut request.buffer {
+        Buffer::Dma(buffer) if buffer.belongs_to(arena) => Some(buffer.iova() + part.offset as u64),
+        buffer => match windows {
+            Some(windows) if limits.zero_copy => {
+                let mapped = map(windows.as_mut(), reserved.slot(), buffer, part);
+                part.window = mapped.is_some();
+                mapped
+            }
+            _ => None,
+        },
+    };
+    match in_place {
+        Some(start) => {
+            let pages = prp::data_pages(start as usize, part.len, page_bytes);
+            if prp::list_pages(pages, page_bytes) > pool.available() {
+                return None;
+            }
+            let first = start & !(page_bytes as u64 - 1);
+            let address = |_: &PagePool, page: usize| match page {
+                0 => start,
+                _ => first + (page * page_bytes) as u64,
+            };
+            prp::describe(entry, pages, address, pool, &mut part.pages)
+        }
+        None => {
+            let pages = prp::data_pages(0, part.len, page_bytes);
+            if pages + prp::list_pages(pages, page_bytes) > pool.available() {
+                return None;
+            }
+            part.copied = true;
+            for _ in 0..pages {
+                pool.take(&mut part.pages)?;
+            }
+            if !request.op.fills_buffer() {
+                copy_to_pages(pool, part, request.buffer.as_slice());
+            }
+            let mut page = part.pages.first()?;
+            let address = |pool: &PagePool, _: usize| {
+                let address = pool.iova(page);
+                page = pool.after(page).unwrap_or(page);
+                address
+            };
+            let mut lists = Chain::EMPTY;
+            let described = prp::describe(entry, pages, address, pool, &mut lists);
+            pool.join(&mut part.pages, &mut lists);
+            described
+        }
+    }
+}
+
+/// Opens the slot's window on the part's bytes of the buffer.
+fn map(windows: &mut dyn Windows, slot: u16, buffer: &mut Buffer, part: &Part) -> Option<u64> {
+    let bytes = buffer.as_mut_slice().get_mut(part.offset..part.offset + part.len)?;
+    crate::dma::map_slice(windows, slot, bytes)
+}
+
+fn pieces<'a>(pool: &'a PagePool, part: &'a Part) -> impl Iterator<Item = (&'a Region, usize, std::ops::Range<usize>)> {
+    let page_bytes = pool.page_bytes();
+    std::iter::successors(part.pages.first(), |page| pool.after(*page)).enumerate().map_while(move |(index, page)| {
+        let start = index * page_bytes;
+        let end = (start + page_bytes).min(part.len);
+        (start < end).then(|| {
+            let (region, offset) = pool.place(page);
+            (region, offset, part.offset + start..part.offset + end)
+        })
+    })
+}
+
+fn copy_to_pages(pool: &PagePool, part: &Part, buffer: &[u8]) {
+    for (region, offset, range) in pieces(pool, part) {
+        if let Some(from) = buffer.get(range) {
+            region.copy_in(offset, from);
+        }
+    }
+}
+
+fn copy_from_pages(pool: &PagePool, part: &Part, buffer: &mut [u8]) {
+    for (region, offset, range) in pieces(pool, part) {
+        if let Some(into) = buffer.get_mut(range) {
+            region.copy_out(offset, into);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Which queue a request goes to: a decision without a clock, a lock or a thread.
+
+use crate::config::SchedulerKind;
+
+/// What is known of a request when its queue is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hint {
+    /// The CPU on which it was made.
+    pub cpu: Option<u32>,
+    /// Who made it: any number that stays the same for one client (a handle, say).
+    pub client: u64,
+}
+
+/// Chooses queues.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct IoScheduler {
+    kind: SchedulerKind,
+    queues: usize,
+}
+
+impl IoScheduler {
+    /// For `queues` queues, at least 1.
+    pub(crate) fn new(kind: SchedulerKind, queues: usize) -> Self {
+        Self { kind, queues: queues.max(1) }
+    }
+
+    /// The queue, from 0, for a request; `turn` is the number of the request among all, which only `roundrobin` looks
+    /// at.
+    #[inline]
+    pub(crate) fn choose(&self, hint: Hint, turn: u64) -> usize {
+        let of_client = (hint.client % self.queues as u64) as usize;
+        match self.kind {
+            SchedulerKind::None => of_client,
+            SchedulerKind::RoundRobin => (turn % self.queues as u64) as usize,
+            // CPU n's queue is queue n; further CPUs share. Where the system does not name the CPU, a client at least
+            // keeps its queue.
+            SchedulerKind::CpuAffinity => hint.cpu.map_or(of_client, |cpu| cpu as usize % self.queues),
+        }
+    }
+
+    pub(crate) fn kind(&self) -> SchedulerKind {
+        self.kind
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_queue_that_exists_is_chosen(queues in 0usize..70, cpu in any::<Option<u32>>(), client: u64, turn: u64) {
+            for kind in [SchedulerKind::None, SchedulerKind::RoundRobin, SchedulerKind::CpuAffinity] {
+                let chosen = IoScheduler::new(kind, queues).choose(Hint { cpu, client }, turn);
+                prop_assert!(chosen < queues.max(1));
+            }
+        }
+
+        #[test]
+        fn none_keeps_a_client_where_it_is(queues in 1usize..70, client: u64, cpu: u32, turns in any::<[u64; 2]>()) {
+            let none = IoScheduler::new(SchedulerKind::None, queues);
+            let first = none.choose(Hint { cpu: Some(cpu), client }, turns[0]);
+            prop_assert_eq!(first, none.choose(Hint { cpu: None, client }, turns[1]));
+        }
+
+        #[test]
+        fn roundrobin_gives_every_queue_its_turn(queues in 1usize..70, start in 0u64..1 << 60) {
+            let mut seen = vec![0; queues];
+            for turn in start..start + 3 * queues as u64 {
+                seen[IoScheduler::new(SchedulerKind::RoundRobin, queues).choose(Hint::default(), turn)] += 1;
+            }
+            prop_assert!(seen.iter().all(|count| *count == 3));
+        }
+    }
+
+    #[test]
+    fn cpuaffinity_goes_to_the_queue_of_the_cpu() {
+        let affinity = IoScheduler::new(SchedulerKind::CpuAffinity, 4);
+        for cpu in 0..8 {
+            assert_eq!(affinity.choose(Hint { cpu: Some(cpu), client: 3 }, 9), cpu as usize % 4);
+        }
+        assert_eq!(affinity.choose(Hint { cpu: None, client: 7 }, 9), 3);
+    }
+}

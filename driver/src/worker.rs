@@ -1,0 +1,488 @@
+//! The owner of one I/O queue pair: takes requests from other threads, runs loads of its own, reaps and answers.
+//!
+//! [`Worker::turn`] does what can be done at one moment and says when to come back; it never waits. The thread around
+//! it is [`run`].
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crossbeam_queue::ArrayQueue;
+
+use crate::backend::{Waiter, Waker};
+use crate::clock::Clock;
+use crate::config::PollingMode;
+use crate::error::IoError;
+use crate::io_queue::{IoQueue, Rejected};
+use crate::request::{Finished, Request};
+
+/// Requests that other threads may have handed over before the worker has taken them.
+const INBOX_REQUESTS: usize = 4096;
+/// Requests taken from the inbox in one turn.
+const INBOX_BATCH: usize = 64;
+/// How long an adaptive worker looks for work of any kind before it sleeps.
+const IDLE_SPIN_NS: u64 = 20_000;
+/// How long it looks while commands are out: past the latency of a flash read, after which it sleeps until the interrupt.
+const SPIN_NS: u64 = 200_000;
+/// Between two looks a polling worker sleeps only if the interval is at least this; shorter ones it spins through.
+const SLEEPABLE_NS: u64 = 50_000;
+/// A command that is out for longer is lost, and with it the controller.
+pub(crate) const COMMAND_TIMEOUT_NS: u64 = 30_000_000_000;
+
+/// To whom an answer goes.
+pub trait Answer: Send + Sync {
+    /// `tag` is the request's. Called by the worker that did the request: must not wait.
+    fn answer(&self, tag: u64, finished: Finished<()>);
+}
+
+/// Where the answer to a request from another thread goes.
+pub struct Remote {
+    /// Who gets it.
+    pub sink: Arc<dyn Answer>,
+    /// The caller's own; comes back with the answer.
+    pub tag: u64,
+}
+
+/// Work that lives on the worker's own thread, without a hand-over: the load generator, say.
+pub trait Load: Send {
+    /// Once a turn, before the doorbell is rung; may submit.
+    fn turn(&mut self, now_ns: u64, port: &mut LoadPort<'_>) -> LoadState;
+    /// One answer; may submit again at once.
+    fn finished(&mut self, done: Finished<u64>, port: &mut LoadPort<'_>);
+    /// The driver stops or has lost the device. All requests have been answered before.
+    fn stopped(&mut self);
+}
+
+/// What a load wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadState {
+    /// It goes on as its answers come.
+    Running,
+    /// As `Running`, and it wants a turn at this time at the latest.
+    WaitUntil(u64),
+    /// It is over. If answers are outstanding they are still given.
+    Done,
+}
+
+/// A load's way to its worker's queue.
+pub struct LoadPort<'a> {
+    queue: &'a mut IoQueue<Origin>,
+    load: u32,
+    now_ns: u64,
+    outstanding: &'a mut usize,
+}
+
+impl LoadPort<'_> {
+    /// Takes a request, as [`IoQueue::submit`] does.
+    ///
+    /// # Errors
+    /// As there.
+    #[allow(clippy::result_large_err)]
+    #[inline]
+    pub fn submit(&mut self, request: Request<u64>) -> Result<(), (Request<u64>, IoError)> {
+        let load = self.load;
+        match self.queue.submit(request.map(|tag| Origin::Load { load, tag })) {
+            Ok(()) => {
+                *self.outstanding += 1;
+                Ok(())
+            }
+            Err(Rejected { request, why }) => {
+                let tag_of = |origin| if let Origin::Load { tag, .. } = origin { tag } else { 0 };
+                Err((request.map(tag_of), why))
+            }
+        }
+    }
+
+    /// The time of this turn.
+    #[inline]
+    pub fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    /// This load's requests that have not been answered.
+    #[inline]
+    pub fn inflight(&self) -> usize {
+        *self.outstanding
+    }
+}
+
+/// Where a request of the queue came from.
+pub(crate) enum Origin {
+    Load { load: u32, tag: u64 },
+    Remote(Remote),
+}
+
+/// What a worker is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Order {
+    /// Work.
+    Run = 0,
+    /// Take nothing more; end when all is answered.
+    Drain = 1,
+    /// The device has failed but may still write to memory: touch nothing until the next order.
+    Hold = 2,
+    /// The device is disabled or gone: give everything back as lost, and end.
+    LostStopped = 3,
+    /// The device could not be disabled: answer everything as lost, keep its memory, and end.
+    LostRunning = 4,
+}
+
+impl Order {
+    fn of(value: u8) -> Self {
+        match value {
+            0 => Self::Run,
+            1 => Self::Drain,
+            2 => Self::Hold,
+            3 => Self::LostStopped,
+            _ => Self::LostRunning,
+        }
+    }
+}
+
+/// What other threads share with a worker.
+pub(crate) struct Shared {
+    inbox: ArrayQueue<Request<Remote>>,
+    loads: Mutex<Vec<Box<dyn Load>>>,
+    has_loads: AtomicBool,
+    order: AtomicU8,
+    ended: AtomicBool,
+    waker: Waker,
+}
+
+impl Shared {
+    pub(crate) fn new(waker: Waker) -> Self {
+        Self {
+            inbox: ArrayQueue::new(INBOX_REQUESTS),
+            loads: Mutex::default(),
+            has_loads: AtomicBool::new(false),
+            order: AtomicU8::new(Order::Run as u8),
+            ended: AtomicBool::new(false),
+            waker,
+        }
+    }
+
+    /// Hands a request over. It is answered at once if it cannot be taken.
+    pub(crate) fn submit(&self, request: Request<Remote>, now_ns: u64) {
+        if self.order() != Order::Run || self.ended.load(Ordering::Acquire) {
+            return refuse(request, self.why_refused(), now_ns);
+        }
+        if let Err(request) = self.inbox.push(request) {
+            return refuse(request, IoError::Busy, now_ns);
+        }
+        // The worker may have ended between the look and the push, and nobody looks into the inbox any more.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if self.ended.load(Ordering::Relaxed) {
+            self.refuse_all(now_ns);
+        }
+        self.waker.wake();
+    }
+
+    pub(crate) fn attach(&self, load: Box<dyn Load>) {
+        let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.ended.load(Ordering::Acquire) || self.order() != Order::Run {
+            drop(loads);
+            let mut load = load;
+            return load.stopped();
+        }
+        loads.push(load);
+        self.has_loads.store(true, Ordering::Release);
+        drop(loads);
+        self.waker.wake();
+    }
+
+    pub(crate) fn give_order(&self, order: Order) {
+        self.order.store(order as u8, Ordering::SeqCst);
+        self.waker.wake();
+    }
+
+    /// The driver stops; a failure that is being dealt with goes on being dealt with.
+    pub(crate) fn give_drain(&self) {
+        let (run, drain) = (Order::Run as u8, Order::Drain as u8);
+        // Fails if there is another order already, which goes further than this one.
+        let _ = self.order.compare_exchange(run, drain, Ordering::SeqCst, Ordering::SeqCst);
+        self.waker.wake();
+    }
+
+    fn order(&self) -> Order {
+        Order::of(self.order.load(Ordering::Acquire))
+    }
+
+    fn why_refused(&self) -> IoError {
+        if self.order() == Order::Drain { IoError::Stopped } else { IoError::Lost }
+    }
+
+    fn refuse_all(&self, now_ns: u64) {
+        while let Some(request) = self.inbox.pop() {
+            refuse(request, self.why_refused(), now_ns);
+        }
+    }
+
+    fn has_news(&self, seen: Order) -> bool {
+        !self.inbox.is_empty() || self.has_loads.load(Ordering::Acquire) || self.order() != seen
+    }
+}
+
+fn refuse(request: Request<Remote>, why: IoError, now_ns: u64) {
+    answer(Finished::without_command(request, Err(why), now_ns));
+}
+
+#[inline]
+fn answer(finished: Finished<Remote>) {
+    let (Remote { sink, tag }, finished) = finished.take_context();
+    sink.answer(tag, finished);
+}
+
+/// What a turn left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Something was done: turn again.
+    Worked,
+    /// Nothing to do before this time, or before a wake-up.
+    Idle { until_ns: Option<u64> },
+    /// The worker is done for good.
+    Ended,
+    /// The oldest command has been out for too long: the controller is to be given up.
+    TimedOut,
+}
+
+struct ActiveLoad {
+    load: Box<dyn Load>,
+    outstanding: usize,
+    state: LoadState,
+}
+
+/// The owner of one I/O queue pair.
+pub(crate) struct Worker {
+    pub(crate) queue: IoQueue<Origin>,
+    shared: Arc<Shared>,
+    loads: Vec<Option<ActiveLoad>>,
+    order: Order,
+    timed_out: bool,
+}
+
+impl Worker {
+    pub(crate) fn new(queue: IoQueue<Origin>, shared: Arc<Shared>) -> Self {
+        Self { queue, shared, loads: Vec::new(), order: Order::Run, timed_out: false }
+    }
+
+    /// Does what can be done now. The clock is read once before the pass and once before the doorbell.
+    #[inline]
+    pub(crate) fn turn(&mut self, clock: &Clock) -> Turn {
+        let now_ns = clock.now_ns();
+        self.order = self.shared.order();
+        if self.order >= Order::Hold {
+            return self.held(now_ns);
+        }
+        let mut worked = self.queue.reap(now_ns) > 0;
+        self.dispatch(now_ns);
+        if self.order == Order::Run {
+            worked |= self.take_requests(now_ns);
+            self.take_loads();
+        }
+        let until_ns = self.turn_loads(now_ns);
+        if self.queue.has_batch() {
+            worked = true;
+            self.queue.ring(clock.now_ns());
+        }
+        self.queue.recorder().leave_copy_if_asked();
+        if worked {
+            return Turn::Worked;
+        }
+        self.look_at_time(now_ns, until_ns)
+    }
+
+    fn look_at_time(&mut self, now_ns: u64, until_ns: Option<u64>) -> Turn {
+        if self.order == Order::Drain && self.queue.inflight() == 0 {
+            self.end(now_ns);
+            return Turn::Ended;
+        }
+        let oldest_ns = self.queue.oldest_ns().filter(|_| !self.timed_out);
+        let limit_ns = oldest_ns.map(|oldest_ns| oldest_ns.saturating_add(COMMAND_TIMEOUT_NS));
+        if limit_ns.is_some_and(|limit_ns| now_ns >= limit_ns) {
+            self.timed_out = true;
+            self.queue.recorder().timed_out();
+            return Turn::TimedOut;
+        }
+        Turn::Idle { until_ns: [until_ns, limit_ns].into_iter().flatten().min() }
+    }
+
+    fn held(&mut self, now_ns: u64) -> Turn {
+        self.queue.recorder().leave_copy_if_asked();
+        if self.order == Order::Hold {
+            return Turn::Idle { until_ns: None };
+        }
+        self.queue.abandon(now_ns, IoError::Lost, self.order == Order::LostStopped);
+        self.dispatch(now_ns);
+        self.end(now_ns);
+        Turn::Ended
+    }
+
+    fn end(&mut self, now_ns: u64) {
+        for active in self.loads.iter_mut().filter_map(Option::take) {
+            let mut load = active.load;
+            load.stopped();
+        }
+        let mut late = self.shared.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shared.ended.store(true, Ordering::SeqCst);
+        for mut load in late.drain(..) {
+            load.stopped();
+        }
+        drop(late);
+        self.shared.refuse_all(now_ns);
+        self.queue.recorder().set_waker(None);
+    }
+
+    /// Gives each answer to whom it belongs.
+    #[inline]
+    fn dispatch(&mut self, now_ns: u64) {
+        while let Some(finished) = self.queue.next_finished() {
+            let (origin, finished) = finished.take_context();
+            match origin {
+                Origin::Load { load, tag } => {
+                    let Some(Some(active)) = self.loads.get_mut(load as usize) else { continue };
+                    active.outstanding -= 1;
+                    let outstanding = &mut active.outstanding;
+                    let mut port = LoadPort { queue: &mut self.queue, load, now_ns, outstanding };
+                    active.load.finished(finished.with_context(tag), &mut port);
+                }
+                Origin::Remote(remote) => answer(finished.with_context(remote)),
+            }
+        }
+    }
+
+    #[inline]
+    fn take_requests(&mut self, now_ns: u64) -> bool {
+        let mut taken = 0;
+        while taken < INBOX_BATCH && self.queue.room() > 0 {
+            let Some(request) = self.shared.inbox.pop() else { break };
+            taken += 1;
+            if let Err(Rejected { request, why }) = self.queue.submit(request.map(Origin::Remote)) {
+                let (origin, finished) = Finished::without_command(request, Err(why), now_ns).take_context();
+                if let Origin::Remote(remote) = origin {
+                    answer(finished.with_context(remote));
+                }
+            }
+        }
+        taken > 0
+    }
+
+    #[inline]
+    fn take_loads(&mut self) {
+        if !self.shared.has_loads.load(Ordering::Acquire) {
+            return;
+        }
+        let mut new = self.shared.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shared.has_loads.store(false, Ordering::Release);
+        for load in new.drain(..) {
+            let active = Some(ActiveLoad { load, outstanding: 0, state: LoadState::Running });
+            match self.loads.iter_mut().find(|place| place.is_none()) {
+                Some(place) => *place = active,
+                None => self.loads.push(active),
+            }
+        }
+    }
+
+    /// Gives each load its turn; returns when the first of them wants another.
+    #[inline]
+    fn turn_loads(&mut self, now_ns: u64) -> Option<u64> {
+        let mut until_ns: Option<u64> = None;
+        for load in 0..self.loads.len() {
+            let place = &mut self.loads[load];
+            let Some(active) = place else { continue };
+            if active.state != LoadState::Done && self.order == Order::Run {
+                let mut port = LoadPort {
+                    queue: &mut self.queue,
+                    load: load as u32,
+                    now_ns,
+                    outstanding: &mut active.outstanding,
+                };
+                active.state = active.load.turn(now_ns, &mut port);
+            }
+            match active.state {
+                LoadState::Done if active.outstanding == 0 => *place = None,
+                LoadState::WaitUntil(at_ns) => until_ns = Some(until_ns.map_or(at_ns, |until| until.min(at_ns))),
+                _ => {}
+            }
+        }
+        until_ns
+    }
+}
+
+/// How a worker's thread waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) mode: PollingMode,
+    pub(crate) poll_interval_ns: u64,
+    /// Whether there is a second CPU for whoever is waited for; spinning on the only one is never of use.
+    pub(crate) may_spin: bool,
+}
+
+/// The worker's thread: turns it until it ends, and waits in between. `on_timeout` is called (once) when a command has
+/// been out for too long.
+pub(crate) fn run(
+    mut worker: Worker,
+    mut waiter: Box<dyn Waiter>,
+    clock: &Clock,
+    waiting: Waiting,
+    on_timeout: &dyn Fn(u16),
+) {
+    crate::cpu::sharpen_timers();
+    let mut worked_ns = clock.now_ns();
+    let mut slept = false;
+    loop {
+        let turn = worker.turn(clock);
+        if slept {
+            let fired = waiter.take_interrupts();
+            if fired > 0 {
+                worker.queue.recorder().interrupts(fired, turn != Turn::Worked);
+            }
+            slept = false;
+        }
+        match turn {
+            Turn::Worked => worked_ns = clock.now_ns(),
+            Turn::Ended => return,
+            Turn::TimedOut => on_timeout(worker.queue.qid()),
+            Turn::Idle { until_ns } => {
+                let now_ns = clock.now_ns();
+                if waiting.spins(worker.queue.commands() > 0, now_ns.saturating_sub(worked_ns)) {
+                    std::hint::spin_loop();
+                    continue;
+                }
+                let mut until_ns = until_ns;
+                if waiting.mode == PollingMode::Polling && worker.queue.commands() > 0 {
+                    let next_ns = now_ns + waiting.poll_interval_ns;
+                    until_ns = Some(until_ns.map_or(next_ns, |until_ns| until_ns.min(next_ns)));
+                }
+                let timeout = until_ns.map(|until_ns| Duration::from_nanos(until_ns.saturating_sub(now_ns)));
+                if timeout == Some(Duration::ZERO) {
+                    continue;
+                }
+                let polls = waiting.mode == PollingMode::Polling;
+                let Worker { queue, shared, order, .. } = &worker;
+                waiter.wait(timeout, &mut || {
+                    shared.has_news(*order)
+                        || queue.recorder().copy_asked()
+                        || (!polls && *order < Order::Hold && queue.has_completion())
+                });
+                slept = true;
+            }
+        }
+    }
+}
+
+impl Waiting {
+    /// Whether a worker that has had nothing to do for `idle_ns` looks again at once.
+    #[inline]
+    fn spins(&self, commands_out: bool, idle_ns: u64) -> bool {
+        if !self.may_spin {
+            return false;
+        }
+        match (self.mode, commands_out) {
+            (PollingMode::Interrupt, _) => false,
+            (PollingMode::Polling, true) => self.poll_interval_ns < SLEEPABLE_NS,
+            (PollingMode::Polling, false) | (PollingMode::Adaptive, false) => idle_ns < IDLE_SPIN_NS,
+            (PollingMode::Adaptive, true) => idle_ns < SPIN_NS,
+        }
+    }
+}
