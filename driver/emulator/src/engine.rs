@@ -283,9 +283,10 @@ impl Engine {
             };
             match sq.ring(value) {
                 Rung::Same => continue,
-                Rung::Moved => moved = true,
+                Rung::Moved => {}
                 Rung::Invalid => cx.invalid_doorbell(),
             }
+            moved = true;
             if let Some(tally) = cx.device.queue_tally(sq.qid) {
                 tally.depth_max.raise_to(u64::from(sq.pending() + sq.in_flight));
             }
@@ -298,9 +299,10 @@ impl Engine {
             };
             match cq.ring(value) {
                 Rung::Same => continue,
-                Rung::Moved => moved = true,
+                Rung::Moved => {}
                 Rung::Invalid => cx.invalid_doorbell(),
             }
+            moved = true;
             if cq.has_parked() && cq.unpark(memory)? > 0 {
                 cq.unannounced_since_ns = cx.now_ns;
             }
