@@ -10,21 +10,21 @@ impl Counter {
     /// Adds `amount`. Not an atomic addition: there is one writer.
     #[inline]
     pub fn add(&self, amount: u64) {
-        self.0.store(self.get().wrapping_add(amount), Ordering::Relaxed);
+        self.0.store(self.get().wrapping_add(amount), Ordering::Release);
     }
 
     /// Raises the counter to `value` if it is below.
     #[inline]
     pub fn raise_to(&self, value: u64) {
         if value > self.get() {
-            self.0.store(value, Ordering::Relaxed);
+            self.0.store(value, Ordering::Release);
         }
     }
 
     /// The value.
     #[inline]
     pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::Acquire)
     }
 }
 

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use nvme_emulator::{Config, CountedInterrupts, Emulator, HostMemory, Step, VecMemory};
+use nvme_emulator::{Config, CountedInterrupts, Emulator, HostMemory, Running, Step, VecMemory};
 use nvme_spec::identify::Cns;
 use nvme_spec::{Aqa, Cc, CompletionEntry, Csts, Status, SubmissionEntry, command, register};
 use zerocopy::{FromBytes, IntoBytes};
@@ -14,6 +15,8 @@ use zerocopy::{FromBytes, IntoBytes};
 pub const PAGE: u64 = 4096;
 const ADMIN_ENTRIES: u32 = 32;
 const VECTORS: u16 = 256;
+/// After this the device is taken to hang. Nothing else depends on it.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A queue pair as the host sees it.
 #[derive(Debug)]
@@ -27,12 +30,38 @@ pub struct Queue {
     pub sqhd: u16,
 }
 
+impl Queue {
+    /// Puts an entry in the submission ring.
+    pub fn put(&mut self, memory: &VecMemory, entry: SubmissionEntry) {
+        memory
+            .write(self.sq + u64::from(self.tail) * 64, entry.as_bytes())
+            .unwrap();
+        self.tail = (self.tail + 1) % self.entries;
+    }
+
+    /// Takes the next entry of the completion ring, if it is there.
+    pub fn take(&mut self, memory: &VecMemory) -> Option<CompletionEntry> {
+        let address = self.cq + u64::from(self.head) * 16;
+        // The last dword first, with acquire: what belongs to it is there once the phase is.
+        let phase = memory.load_u32(address + 12).unwrap() >> 16 & 1 != 0;
+        if phase != self.phase {
+            return None;
+        }
+        let entry = CompletionEntry::read_from_bytes(&memory.read_vec(address, 16).unwrap()).unwrap();
+        self.head = (self.head + 1) % self.entries;
+        self.phase ^= self.head == 0;
+        self.sqhd = entry.sqhd;
+        Some(entry)
+    }
+}
+
 pub struct Host {
     pub device: Arc<Emulator>,
     pub memory: Arc<VecMemory>,
     pub interrupts: Arc<CountedInterrupts>,
     pub queues: BTreeMap<u16, Queue>,
     pub now_ns: u64,
+    is_threaded: bool,
     next_page: u64,
     next_cid: u16,
 }
@@ -53,6 +82,7 @@ impl Host {
             interrupts,
             queues: BTreeMap::new(),
             now_ns: 0,
+            is_threaded: false,
             next_page: VecMemory::BASE + PAGE,
             next_cid: 0,
         }
@@ -88,13 +118,30 @@ impl Host {
         self.memory.write(address, bytes).unwrap();
     }
 
+    /// Has the device do what there is to do; with threads of its own it does that by itself.
     pub fn step(&self) -> Step {
+        if self.is_threaded {
+            std::thread::yield_now();
+            return Step {
+                worked: true,
+                due_ns: Some(self.now_ns),
+            };
+        }
         self.device.step(self.now_ns)
+    }
+
+    /// From now on the device runs on threads of its own, by the system's clock, until what is returned is dropped.
+    pub fn run_threads(&mut self) -> Running {
+        self.is_threaded = true;
+        let begin = std::time::Instant::now();
+        self.device
+            .run(Arc::new(move || begin.elapsed().as_nanos() as u64))
     }
 
     /// Lets time pass up to the next thing that is due, as long as something is and `until` does not hold.
     pub fn run_until(&mut self, mut until: impl FnMut(&mut Self) -> bool) -> bool {
-        for _ in 0..100_000 {
+        let begin = std::time::Instant::now();
+        while begin.elapsed() < PATIENCE {
             let step = self.step();
             if until(self) {
                 return true;
@@ -185,13 +232,11 @@ impl Host {
         cid
     }
 
-    pub fn put_cid(&mut self, qid: u16, mut entry: SubmissionEntry, cid: u16) {
-        entry.cid = cid;
-        let queue = self.queues.get_mut(&qid).unwrap();
-        self.memory
-            .write(queue.sq + u64::from(queue.tail) * 64, entry.as_bytes())
-            .unwrap();
-        queue.tail = (queue.tail + 1) % queue.entries;
+    pub fn put_cid(&mut self, qid: u16, entry: SubmissionEntry, cid: u16) {
+        self.queues
+            .get_mut(&qid)
+            .unwrap()
+            .put(&self.memory, SubmissionEntry { cid, ..entry });
     }
 
     pub fn ring_sq(&self, qid: u16) {
@@ -215,25 +260,8 @@ impl Host {
 
     /// Takes the completions there are, without telling the device.
     pub fn peek(&mut self, qid: u16) -> Vec<CompletionEntry> {
-        let mut taken = Vec::new();
         let queue = self.queues.get_mut(&qid).unwrap();
-        loop {
-            let bytes = self
-                .memory
-                .read_vec(queue.cq + u64::from(queue.head) * 16, 16)
-                .unwrap();
-            let entry = CompletionEntry::read_from_bytes(&bytes).unwrap();
-            if entry.phase() != queue.phase {
-                return taken;
-            }
-            queue.head += 1;
-            if queue.head == queue.entries {
-                queue.head = 0;
-                queue.phase = !queue.phase;
-            }
-            queue.sqhd = entry.sqhd;
-            taken.push(entry);
-        }
+        std::iter::from_fn(|| queue.take(&self.memory)).collect()
     }
 
     /// Takes the completions there are and rings the completion queue's doorbell.
