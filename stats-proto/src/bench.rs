@@ -1,7 +1,8 @@
 //! What is written to and read from `nvme:N/bench`: a job in, JSON lines out.
 //!
-//! After a [`BenchJob`] was written, a read returns one JSON document per line: any number of [`BenchProgress`], then one
-//! last line, a [`BenchResult`] or a [`BenchError`]. [`BenchLine`] reads any of them.
+//! After a [`BenchJob`] was written, a read returns one JSON document per line: any number of
+//! [`BenchProgress`], then one last line, a [`BenchResult`] or a [`BenchError`]. [`BenchLine`] reads any of
+//! them.
 
 mod fio;
 mod job;

@@ -1,10 +1,11 @@
 //! Integers in JSON: a number up to 2^53, a string of decimal digits above.
 //!
-//! A JSON number is a double for most readers (JavaScript, jq before 1.7), which holds every integer up to 2^53 and no
-//! longer every one above it. Larger values are written as strings, so that nobody gets a value that is off by a few.
-//! Reading accepts both forms for every value.
+//! A JSON number is a double for most readers (JavaScript, jq before 1.7), which holds every integer up to
+//! 2^53 and no longer every one above it. Larger values are written as strings, so that nobody gets a value
+//! that is off by a few. Reading accepts both forms for every value.
 //!
-//! The modules are for `#[serde(with = "...")]`: [`big_u64`], [`big_u64_option`], [`big_u64_map`], [`big_u128`].
+//! The modules are for `#[serde(with = "...")]`: [`big_u64`], [`big_u64_option`], [`big_u64_map`],
+//! [`big_u128`].
 
 use std::collections::BTreeMap;
 use std::fmt;

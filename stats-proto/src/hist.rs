@@ -1,8 +1,10 @@
-//! Log-linear histograms: the index that the driver's hot path computes, and the sparse form that documents carry.
+//! Log-linear histograms: the index that the driver's hot path computes, and the sparse form that documents
+//! carry.
 //!
-//! The buckets are those of HdrHistogram with two significant digits and a lowest discernible value of 1: every value
-//! below 256 has a bucket of its own; above that each power of two is cut into 128 buckets of equal width. A bucket is
-//! thus never wider than 1/128 (0.79%) of its lowest value, from 1 ns to 2^36 ns (68.7 s), in [`BUCKETS`] buckets.
+//! The buckets are those of HdrHistogram with two significant digits and a lowest discernible value of 1:
+//! every value below 256 has a bucket of its own; above that each power of two is cut into 128 buckets of
+//! equal width. A bucket is thus never wider than 1/128 (0.79%) of its lowest value, from 1 ns to 2^36 ns
+//! (68.7 s), in [`BUCKETS`] buckets.
 //!
 //! ```
 //! use stats_proto::hist::{BUCKETS, Histogram, Unit, index_of};
@@ -36,17 +38,19 @@ pub const MAX_VALUE: u64 = (1 << 36) - 1;
 /// log2 of the number of buckets per power of two.
 const HALF_BITS: u32 = SUB_BUCKET_BITS - 1;
 
-/// The bucket that counts `value`; always below [`BUCKETS`]. Values above [`MAX_VALUE`] fall into the last bucket.
+/// The bucket that counts `value`; always below [`BUCKETS`]. Values above [`MAX_VALUE`] fall into the last
+/// bucket.
 ///
-/// A recorder calls this for every command: no branch, no table, no division, and an array of [`BUCKETS`] counters can be
-/// indexed with the result without a bounds check, since the bound is the last thing that is applied.
+/// A recorder calls this for every command: no branch, no table, no division, and an array of [`BUCKETS`]
+/// counters can be indexed with the result without a bounds check, since the bound is the last thing that is
+/// applied.
 #[inline(always)]
 #[must_use]
 pub const fn index_of(value: u64) -> usize {
     // Setting the low bits makes every value below 256 look like 255, whose shift is 0.
     let shift = (value | 0xff).ilog2() - HALF_BITS;
-    // The leading bit of `value >> shift` is 1 (128..=255) once the shift is above 0. Adding it to the shift's 128
-    // buckets carries on where the power of two below ended, so no half has to be subtracted.
+    // The leading bit of `value >> shift` is 1 (128..=255) once the shift is above 0. Adding it to the
+    // shift's 128 buckets carries on where the power of two below ended, so no half has to be subtracted.
     let index = ((shift as usize) << HALF_BITS) + (value >> shift) as usize;
     if index < BUCKETS { index } else { BUCKETS - 1 }
 }
@@ -59,8 +63,8 @@ pub const fn lowest_value(index: usize) -> u64 {
     mantissa << shift
 }
 
-/// The highest value that bucket `index` counts (inclusive). An index past the end is taken as the last bucket, whose
-/// edge is [`MAX_VALUE`] though it also counts everything above.
+/// The highest value that bucket `index` counts (inclusive). An index past the end is taken as the last
+/// bucket, whose edge is [`MAX_VALUE`] though it also counts everything above.
 #[inline]
 #[must_use]
 pub const fn highest_value(index: usize) -> u64 {
@@ -183,9 +187,10 @@ pub enum HistError {
 
 /// A histogram as documents carry it: only the buckets that counted something, in ascending order.
 ///
-/// In JSON: `{"encoding":"hdr-sparse","unit":"ns","sub_bucket_bits":8,"count":4,"overflow":0,"buckets":[[index,count],...]}`.
-/// Whatever way a value of this type came to be, also by reading JSON, its buckets are ascending, exist, are not empty
-/// and add up to `count`.
+/// In JSON:
+/// `{"encoding":"hdr-sparse","unit":"ns","sub_bucket_bits":8,"count":4,"overflow":0,"buckets":[[index,count],...]}`.
+/// Whatever way a value of this type came to be, also by reading JSON, its buckets are ascending, exist, are
+/// not empty and add up to `count`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "wire::HistogramIn")]
 pub struct Histogram {
@@ -207,8 +212,8 @@ impl Histogram {
         }
     }
 
-    /// From the counts of all buckets in order of index, as a queue keeps them (fewer than [`BUCKETS`] is fine, the rest
-    /// are 0). `overflow` says how many of those in the last bucket were above [`MAX_VALUE`].
+    /// From the counts of all buckets in order of index, as a queue keeps them (fewer than [`BUCKETS`] is
+    /// fine, the rest are 0). `overflow` says how many of those in the last bucket were above [`MAX_VALUE`].
     ///
     /// # Errors
     /// More than [`BUCKETS`] counts, a sum above 2^64 - 1, or an `overflow` above the last bucket's count.
@@ -223,8 +228,8 @@ impl Histogram {
     /// From `(index, count)` pairs in ascending order of index.
     ///
     /// # Errors
-    /// As the variants of [`HistError`] say: an index that does not exist or is out of order, a count of 0, a sum above
-    /// 2^64 - 1, or an `overflow` above the last bucket's count.
+    /// As the variants of [`HistError`] say: an index that does not exist or is out of order, a count of 0, a
+    /// sum above 2^64 - 1, or an `overflow` above the last bucket's count.
     pub fn from_buckets<I>(unit: Unit, buckets: I, overflow: u64) -> Result<Self, HistError>
     where
         I: IntoIterator<Item = (u64, u64)>,
@@ -309,11 +314,12 @@ impl Histogram {
             .map(|&(index, _)| highest_value(index as usize))
     }
 
-    /// The smallest upper edge of a bucket such that at least the share `q` of all values is at or below it; for `q` = 0
-    /// the lower edge of the lowest bucket. `q` is clamped to 0..=1. `None` if nothing was recorded or `q` is NaN.
+    /// The smallest upper edge of a bucket such that at least the share `q` of all values is at or below it;
+    /// for `q` = 0 the lower edge of the lowest bucket. `q` is clamped to 0..=1. `None` if nothing was
+    /// recorded or `q` is NaN.
     ///
-    /// This is HdrHistogram's definition, so that both give the same answers. The value that was recorded is at most
-    /// 0.79% lower.
+    /// This is HdrHistogram's definition, so that both give the same answers. The value that was recorded is
+    /// at most 0.79% lower.
     #[must_use]
     pub fn quantile(&self, q: f64) -> Option<u64> {
         if q.is_nan() {
@@ -338,8 +344,8 @@ impl Histogram {
         (!self.is_empty()).then(|| self.weighted(|middle| middle) / self.count as f64)
     }
 
-    /// The standard deviation (of the population, divisor n), each value taken as the middle of its bucket; `None` if
-    /// nothing was recorded.
+    /// The standard deviation (of the population, divisor n), each value taken as the middle of its bucket;
+    /// `None` if nothing was recorded.
     #[must_use]
     pub fn stddev(&self) -> Option<f64> {
         let mean = self.mean()?;
@@ -354,8 +360,8 @@ impl Histogram {
             .sum()
     }
 
-    /// Adds what `other` counted to this one, as if both had recorded into it: how percentiles over several queues are
-    /// made. On an error this histogram is unchanged.
+    /// Adds what `other` counted to this one, as if both had recorded into it: how percentiles over several
+    /// queues are made. On an error this histogram is unchanged.
     ///
     /// # Errors
     /// Different units, or a sum above 2^64 - 1.
@@ -397,8 +403,8 @@ impl Histogram {
     /// What was recorded between the snapshot `earlier` and this one, both of the same running histogram.
     ///
     /// # Errors
-    /// Different units, or a bucket (or the overflow) that went back: then the two are not snapshots of one histogram in
-    /// that order, because nothing ever resets a histogram.
+    /// Different units, or a bucket (or the overflow) that went back: then the two are not snapshots of one
+    /// histogram in that order, because nothing ever resets a histogram.
     pub fn subtract(&self, earlier: &Self) -> Result<Self, HistError> {
         self.same_unit(earlier)?;
         let mut grown = Vec::with_capacity(self.buckets.len());
@@ -445,7 +451,8 @@ impl Histogram {
                 later: self.overflow,
             })?;
         let mut grown = Self::from_buckets(self.unit, grown, 0)?;
-        // In a snapshot that is not consistent the overflow may have been read a little later than its bucket.
+        // In a snapshot that is not consistent the overflow may have been read a little later than its
+        // bucket.
         grown.overflow = overflow.min(grown.last_bucket());
         Ok(grown)
     }

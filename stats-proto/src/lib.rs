@@ -1,5 +1,5 @@
-//! The JSON documents that the NVMe driver and `nvmectl` share: their types, their JSON Schema files, and the arithmetic
-//! that every reader needs.
+//! The JSON documents that the NVMe driver and `nvmectl` share: their types, their JSON Schema files, and the
+//! arithmetic that every reader needs.
 //!
 //! | document | written by | where | type | schema |
 //! | --- | --- | --- | --- | --- |
@@ -7,18 +7,21 @@
 //! | `nvme-bench-job` | `nvmectl` | `nvme:N/bench` | [`bench::BenchJob`] | [`schema::BENCH`] |
 //! | `nvme-bench-progress`, `-result`, `-error` | the driver | `nvme:N/bench` | [`bench::BenchLine`] | [`schema::BENCH`] |
 //!
-//! Rules for all of them: keys are snake_case and end in their unit; what is not known is `null`; integers above 2^53 are
-//! strings ([`big_int`]); the version is inside ([`Version`]); histograms are in [the form of HdrHistogram](hist).
+//! Rules for all of them: keys are snake_case and end in their unit; what is not known is `null`; integers
+//! above 2^53 are strings ([`big_int`]); the version is inside ([`Version`]); histograms are in [the form of
+//! HdrHistogram](hist).
 //!
 //! What to do with them:
-//! - [`stats::StatsDocument::interval`] subtracts two snapshots: rates, mean queue depth, interval histograms.
+//! - [`stats::StatsDocument::interval`] subtracts two snapshots: rates, mean queue depth, interval
+//!   histograms.
 //! - [`stats::StatsDocument::check`] tells whether the figures of a snapshot fit together.
-//! - [`hist::Histogram`] adds, subtracts and gives quantiles; [`hist::Histogram::to_hdr`] hands it to the crate
-//!   hdrhistogram and its formats. [`hist::index_of`] is what a recorder calls for each value.
+//! - [`hist::Histogram`] adds, subtracts and gives quantiles; [`hist::Histogram::to_hdr`] hands it to the
+//!   crate hdrhistogram and its formats. [`hist::index_of`] is what a recorder calls for each value.
 //! - [`bench::to_fio_json`] turns a benchmark's result into what fio prints.
 //!
-//! There is no I/O here, no clock and nothing of an operating system. Bytes that were read may be anything: reading them
-//! gives an error or a value whose invariants hold. How large a document may be is for whoever reads the file to bound.
+//! There is no I/O here, no clock and nothing of an operating system. Bytes that were read may be anything:
+//! reading them gives an error or a value whose invariants hold. How large a document may be is for whoever
+//! reads the file to bound.
 //!
 //! ```
 //! use stats_proto::stats::StatsDocument;

@@ -53,7 +53,8 @@ pub const fn failed(op: &'static str, device_ns: u64, status: &'static str) -> C
     }
 }
 
-/// A queue that did `commands` one after the other, found one completion per pass, and has `inflight` more out.
+/// A queue that did `commands` one after the other, found one completion per pass, and has `inflight` more
+/// out.
 pub fn queue(qid: u16, commands: &[Command], inflight: u64) -> QueueStats {
     let completed = commands.len() as u64;
     let mut counters = QueueCounters {

@@ -1,8 +1,8 @@
 //! The JSON Schema files (draft 2020-12) of the documents, as text.
 //!
-//! They describe exactly what this version writes: every member is described, required members are listed, and members
-//! that are not listed are refused. A reader of documents of a later minor version should use that version's file, or
-//! none: this crate's types skip members that they do not know.
+//! They describe exactly what this version writes: every member is described, required members are listed,
+//! and members that are not listed are refused. A reader of documents of a later minor version should use
+//! that version's file, or none: this crate's types skip members that they do not know.
 
 #[cfg(test)]
 mod tests;

@@ -1,14 +1,15 @@
 //! The document `nvme-stats`: what a controller, its queues and its namespaces have done.
 //!
-//! The driver only ever counts up; rates and interval percentiles are the reader's subtraction of two documents
-//! ([`StatsDocument::interval`]). Definitions that hold everywhere:
+//! The driver only ever counts up; rates and interval percentiles are the reader's subtraction of two
+//! documents ([`StatsDocument::interval`]). Definitions that hold everywhere:
 //!
 //! - *device latency*: from the doorbell that told the controller of a command to its completion being seen.
 //!   *Host latency*: from the request being accepted to that doorbell, the share of router and scheduler.
-//! - *in flight*: submitted and not completed. A command that is given up (a reset, a removed device) counts as completed
-//!   and in error, so that `submitted = completed + inflight` always holds.
-//! - *active* is the time with at least one command in flight. It is no measure of saturation: a device that works on
-//!   many commands at once is 100% active long before it is busy.
+//! - *in flight*: submitted and not completed. A command that is given up (a reset, a removed device) counts
+//!   as completed and in error, so that `submitted = completed + inflight` always holds. Asynchronous Event
+//!   Requests, which wait in the controller by design, are counted nowhere.
+//! - *active* is the time with at least one command in flight. It is no measure of saturation: a device that
+//!   works on many commands at once is 100% active long before it is busy.
 
 mod check;
 mod counters;
@@ -141,7 +142,8 @@ pub struct ControllerInfo {
     pub serial: String,
     /// The firmware revision (FR) without padding.
     pub firmware: String,
-    /// What the controller is doing: `"ready"`, `"resetting"`, `"failed"`, `"removed"`, or a step of the bring-up.
+    /// What the controller is doing: `"ready"`, `"resetting"`, `"failed"`, `"removed"`, or a step of the
+    /// bring-up.
     pub state: String,
     /// The largest transfer of one command in bytes (from MDTS); `null` if the controller sets no limit.
     #[serde(with = "big_u64_option", default)]
@@ -189,15 +191,17 @@ pub struct QueueStats {
     pub vector: Option<u16>,
     /// How completions are found.
     pub mode: QueueMode,
-    /// Whether the counters below were all read at one moment. If not, each is right but they may not fit together.
+    /// Whether the counters below were all read at one moment. If not, each is right but they may not fit
+    /// together.
     pub consistent: bool,
-    /// What it counted. `None` if the driver was built without the feature `performance-counters`; in JSON the counters
-    /// are members of the queue itself, all `null` in that case.
+    /// What it counted. `None` if the driver was built without the feature `performance-counters`; in JSON
+    /// the counters are members of the queue itself, all `null` in that case.
     #[serde(flatten, with = "counters")]
     pub counters: Option<QueueCounters>,
 }
 
-/// What a queue pair counts. All counters start at 0 when the driver starts and never go down or reset; gauges say so.
+/// What a queue pair counts. All counters start at 0 when the driver starts and never go down or reset;
+/// gauges say so.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct QueueCounters {
     /// Commands written to the submission queue and told of by a doorbell.
@@ -218,7 +222,8 @@ pub struct QueueCounters {
     /// Commands submitted again by the driver after a status that allowed it.
     #[serde(with = "big_u64")]
     pub retries: u64,
-    /// `completed_error` by the status' name in the specification, or `"sct N sc N"` for one without a name.
+    /// `completed_error` by the status' name in the specification, or `"sct N sc N"` for one without a name;
+    /// `"others"` for what came after a recorder had no place for yet another status.
     #[serde(with = "big_u64_map")]
     pub errors_by_status: BTreeMap<String, u64>,
     /// Completion entries that were not believed.
@@ -232,8 +237,9 @@ pub struct QueueCounters {
     /// Gauge: the age of the oldest command in flight, in ns; `null` if there is none.
     #[serde(with = "big_u64_option", default)]
     pub inflight_age_max_ns: Option<u64>,
-    /// The integral over time of the number of commands in flight, up to the snapshot, in command-nanoseconds. Its growth
-    /// divided by the time is the mean queue depth. Wraps at 2^64 (after half a year at a constant depth of 1024).
+    /// The integral over time of the number of commands in flight, up to the snapshot, in
+    /// command-nanoseconds. Its growth divided by the time is the mean queue depth. Wraps at 2^64 (after half
+    /// a year at a constant depth of 1024).
     #[serde(with = "big_u64")]
     pub qd_time_integral_ns: u64,
     /// Time with at least one command in flight, up to the snapshot, in ns.

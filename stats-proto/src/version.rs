@@ -5,9 +5,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The version of a document's shape, written as `"1.0"`.
 ///
-/// A field that is added raises the minor version; anything that would mislead an older reader raises the major one.
-/// A reader therefore accepts every minor version of [`Version::MAJOR`] (fields it does not know are skipped) and
-/// refuses every other major version.
+/// A field that is added raises the minor version; anything that would mislead an older reader raises the
+/// major one. A reader therefore accepts every minor version of [`Version::MAJOR`] (fields it does not know
+/// are skipped) and refuses every other major version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
     /// The number of additions since 1.0.

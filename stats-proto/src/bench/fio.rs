@@ -14,15 +14,16 @@ const EIO: i32 = 5;
 /// The result in the shape of fio 3's `--output-format=json`, one element of `jobs` per job.
 ///
 /// What maps to what, and where it differs from fio:
-/// - `lat_ns` is the total latency (handing in to answer), `slat_ns` the host latency (handing in to doorbell), `clat_ns`
-///   the device latency (doorbell to completion). All three have their percentiles.
-/// - `latency_ns`, `latency_us` and `latency_ms` are shares of the device latencies of reads and writes. A bucket of the
-///   histogram counts where its lowest value lies, an error of at most 0.79% in latency.
-/// - `iodepth_level` has 100% at the level of the *mean* depth that was achieved: the driver measures the depth's time
-///   integral, not its distribution. The exact figures are in `achieved_depth`, a member that fio does not have.
+/// - `lat_ns` is the total latency (handing in to answer), `slat_ns` the host latency (handing in to
+///   doorbell), `clat_ns` the device latency (doorbell to completion). All three have their percentiles.
+/// - `latency_ns`, `latency_us` and `latency_ms` are shares of the device latencies of reads and writes. A
+///   bucket of the histogram counts where its lowest value lies, an error of at most 0.79% in latency.
+/// - `iodepth_level` has 100% at the level of the *mean* depth that was achieved: the driver measures the
+///   depth's time integral, not its distribution. The exact figures are in `achieved_depth`, a member that
+///   fio does not have.
 /// - `bw_*` and `iops_*` have one sample, the whole run.
-/// - What is not measured (`usr_cpu`, `sys_cpu`, `ctx`, `iodepth_submit`, `disk_util`, the time of day) is left out, not
-///   set to 0.
+/// - What is not measured (`usr_cpu`, `sys_cpu`, `ctx`, `iodepth_submit`, `disk_util`, the time of day) is
+///   left out, not set to 0.
 #[must_use]
 pub fn to_fio_json(result: &BenchResult) -> Value {
     let options = job_options(&result.job);
@@ -178,7 +179,8 @@ fn depth_levels(depth: &Depth) -> Value {
         .collect()
 }
 
-/// The share of latencies below each of fio's bounds and not below the one before, in percent: three objects, by unit.
+/// The share of latencies below each of fio's bounds and not below the one before, in percent: three objects,
+/// by unit.
 fn latency_shares(histograms: [&Histogram; 2]) -> Map<String, Value> {
     const NAMES: [&str; 10] = ["2", "4", "10", "20", "50", "100", "250", "500", "750", "1000"];
     const BOUNDS: [u64; 10] = [2, 4, 10, 20, 50, 100, 250, 500, 750, 1000];

@@ -60,8 +60,8 @@ impl Pattern {
 
 /// A benchmark that the driver is asked to run: the document written to `nvme:N/bench`.
 ///
-/// Members with a default may be left out; members that are not known are refused, so that a misspelt one is not
-/// silently without effect.
+/// Members with a default may be left out; members that are not known are refused, so that a misspelt one is
+/// not silently without effect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BenchJob {
@@ -84,7 +84,8 @@ pub struct BenchJob {
     /// How long to run after the warm-up, in ns; `null`: until `ios` are done.
     #[serde(with = "big_u64_option", default)]
     pub time_ns: Option<u64>,
-    /// How many requests each job does after the warm-up; `null`: until the time is over. With both, what comes first.
+    /// How many requests each job does after the warm-up; `null`: until the time is over. With both, what
+    /// comes first.
     #[serde(with = "big_u64_option", default)]
     pub ios: Option<u64>,
     /// How long to run before anything is measured, in ns. Default 0.
@@ -99,10 +100,12 @@ pub struct BenchJob {
     /// The seed of everything that is random: the same seed does the same requests. Default 1.
     #[serde(with = "big_u64", default = "default_random_seed")]
     pub random_seed: u64,
-    /// That the data in the region may be overwritten. Without it a job that writes is refused. Default false.
+    /// That the data in the region may be overwritten. Without it a job that writes is refused. Default
+    /// false.
     #[serde(default)]
     pub destructive: bool,
-    /// The serial number of the device that the user means to write to; the driver refuses a job for another one.
+    /// The serial number of the device that the user means to write to; the driver refuses a job for another
+    /// one.
     #[serde(default)]
     pub serial: Option<String>,
 }
@@ -224,15 +227,16 @@ impl BenchJob {
         }
     }
 
-    /// The memory that all requests of the job together need, in bytes: what a driver compares with what it has before it
-    /// starts.
+    /// The memory that all requests of the job together need, in bytes: what a driver compares with what it
+    /// has before it starts.
     #[must_use]
     pub const fn buffer_bytes(&self) -> u128 {
         self.block_bytes as u128 * self.queue_depth as u128 * self.jobs as u128
     }
 
-    /// Checks everything that can be checked without knowing the device. What is left: that sizes are multiples of its
-    /// logical block, that the region lies on it, that the serial number is its own, and that there is memory enough.
+    /// Checks everything that can be checked without knowing the device. What is left: that sizes are
+    /// multiples of its logical block, that the region lies on it, that the serial number is its own, and
+    /// that there is memory enough.
     ///
     /// # Errors
     /// The first thing that is wrong.

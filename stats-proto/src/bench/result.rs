@@ -74,10 +74,11 @@ pub struct BenchJobResult {
 pub struct Depth {
     /// The depth that was asked for; over all jobs their sum.
     pub asked: u32,
-    /// The integral over time of the requests handed to the driver and not yet answered, divided by the elapsed time; over
-    /// all jobs their sum.
+    /// The integral over time of the requests handed to the driver and not yet answered, divided by the
+    /// elapsed time; over all jobs their sum.
     pub mean: f64,
-    /// The most requests that were outstanding at once; over all jobs the sum of theirs, which bounds it from above.
+    /// The most requests that were outstanding at once; over all jobs the sum of theirs, which bounds it from
+    /// above.
     pub max: u32,
     /// The integral over time of the commands between doorbell and completion, divided by the elapsed time.
     pub device_mean: f64,
@@ -148,8 +149,8 @@ pub struct Exact {
 }
 
 impl LatencySummary {
-    /// Summarises a histogram in ns. With `exact`, minimum, maximum and mean come from there instead of the buckets, and no
-    /// percentile exceeds the maximum (a bucket's upper edge may).
+    /// Summarises a histogram in ns. With `exact`, minimum, maximum and mean come from there instead of the
+    /// buckets, and no percentile exceeds the maximum (a bucket's upper edge may).
     ///
     /// # Errors
     /// [`HistError::Units`] for a histogram that is not in ns.
@@ -173,7 +174,8 @@ impl LatencySummary {
         }
     }
 
-    /// The summary of all values of several: histograms are added and percentiles are taken from the sum, never averaged.
+    /// The summary of all values of several: histograms are added and percentiles are taken from the sum,
+    /// never averaged.
     ///
     /// # Errors
     /// Histograms that cannot be added.
@@ -316,8 +318,8 @@ impl Side {
 }
 
 impl BenchJobResult {
-    /// All jobs together. The elapsed time is the longest one's, counts and depths are sums, rates are counts by elapsed
-    /// time, and latencies are those of [`LatencySummary::merged`].
+    /// All jobs together. The elapsed time is the longest one's, counts and depths are sums, rates are counts
+    /// by elapsed time, and latencies are those of [`LatencySummary::merged`].
     ///
     /// # Errors
     /// Histograms that cannot be added.

@@ -61,8 +61,8 @@ fn what_is_too_large_falls_into_the_last_bucket() {
     assert_eq!(highest_value(BUCKETS), MAX_VALUE);
 }
 
-/// The index is usable where constants are made, and the bound of its error is exactly what the docs state: a bucket's
-/// edges differ by less than 1/128 of the lower one, and no smaller power of two would do.
+/// The index is usable where constants are made, and the bound of its error is exactly what the docs state: a
+/// bucket's edges differ by less than 1/128 of the lower one, and no smaller power of two would do.
 #[test]
 fn the_error_is_below_one_128th_and_nearly_reaches_it() {
     const LAST: usize = index_of(u64::MAX);
@@ -302,4 +302,13 @@ fn overflow_is_added_and_subtracted() {
     assert_eq!(both.subtract(&over).unwrap(), recorded(&[u64::MAX, MAX_VALUE]));
     let error = HistError::OverflowWentBack { earlier: 1, later: 0 };
     assert_eq!(recorded(&[MAX_VALUE, 5]).subtract(&over), Err(error));
+}
+
+/// A recorder that is read while it counts may show a value's overflow before its bucket.
+#[test]
+fn an_overflow_that_ran_ahead_of_its_bucket_is_no_error() {
+    let earlier = Histogram::from_buckets(Unit::Ns, [(3839, 5)], 4).unwrap();
+    let later = Histogram::from_buckets(Unit::Ns, [(3839, 6)], 6).unwrap();
+    let grown = later.subtract(&earlier).unwrap();
+    assert_eq!((grown.count(), grown.overflow()), (1, 1));
 }

@@ -97,7 +97,8 @@ fn is_map(pointer: &str) -> bool {
         .any(|name| pointer.ends_with(&format!("/{name}")))
 }
 
-/// Every member left out, every member added, and every unit and name made up, at every place of a valid document.
+/// Every member left out, every member added, and every unit and name made up, at every place of a valid
+/// document.
 fn assert_strict(validator: &Validator, document: &Value) {
     assert_valid(validator, document);
     let mut tried = 0;

@@ -94,12 +94,13 @@ pub enum Inconsistency {
 }
 
 impl StatsDocument {
-    /// Checks everything that must hold between the figures of a consistent document. Of a queue that says it is not
-    /// consistent, nothing is checked.
+    /// Checks everything that must hold between the figures of a consistent document. Of a queue that says it
+    /// is not consistent, nothing is checked.
     ///
     /// Per queue: `submitted = completed + inflight`; the errors by status, and those by operation, add up to
-    /// `completed_error`; the operations' counts add up to `completed`; what is a part of something does not exceed it.
-    /// Per operation: the count is that of both histograms (where there are any), and minimum, maximum and sum agree.
+    /// `completed_error`; the operations' counts add up to `completed`; what is a part of something does not
+    /// exceed it. Per operation: the count is that of both histograms (where there are any), and minimum,
+    /// maximum and sum agree.
     ///
     /// # Errors
     /// The first thing that does not hold.

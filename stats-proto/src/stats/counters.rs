@@ -54,8 +54,8 @@ pub(super) fn serialize<S: Serializer>(
     }
 }
 
-/// `None` if every counter is `null` or absent. A plain flattened `Option` would also turn a malformed counter into a
-/// silent `None`.
+/// `None` if every counter is `null` or absent. A plain flattened `Option` would also turn a malformed
+/// counter into a silent `None`.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<QueueCounters>, D::Error> {

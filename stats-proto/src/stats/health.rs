@@ -2,8 +2,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::big_int::{big_u64, big_u128};
 
-/// A reading of the SMART / Health Information log (Base specification 2.0, section 5.16.1.3), raw values beside
-/// converted ones.
+/// A reading of the SMART / Health Information log (Base specification 2.0, section 5.16.1.3), raw values
+/// beside converted ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     /// The monotonic clock when the log was read, in ns.

@@ -183,11 +183,14 @@ pub enum IntervalError {
 }
 
 impl StatsDocument {
-    /// What happened between two documents, both of the same run of the driver: rates and means over the time between, and
-    /// histograms by subtraction.
+    /// What happened between two documents, both of the same run of the driver: rates and means over the time
+    /// between, and histograms by subtraction.
     ///
-    /// A queue, operation or status that only the later document has is taken to have begun at 0. Queues that are gone, and
-    /// queues without counters, are left out.
+    /// A queue, operation or status that only the later document has is taken to have begun at 0. Queues that
+    /// are gone, and queues without counters, are left out.
+    ///
+    /// Of a queue that is not consistent in one of the two, sums over time (depth, active, full) may be off,
+    /// even lower than before, which then counts as no growth; counters and histograms are right one by one.
     ///
     /// # Errors
     /// Documents of different runs or in the wrong order, or a counter that went back.
@@ -245,24 +248,23 @@ fn queue_interval(
         }) => counters,
         Some(_) => return Ok(None),
     };
+    let consistent = queue.consistent && before.is_none_or(|before| before.consistent);
     let growth = Growth {
         place: format!("queue {}", queue.qid),
         elapsed_ns,
+        consistent,
     };
     let counter = |name: &str, of: fn(&QueueCounters) -> u64| growth.counter(name, of(earlier), of(later));
     let ops = growth.ops(&earlier.ops, &later.ops)?;
     let completed = counter("completed", |queue| queue.completed)?;
-    let depth_integral_ns = growth.wrapping(
-        "qd_time_integral_ns",
-        earlier.qd_time_integral_ns,
-        later.qd_time_integral_ns,
-    )?;
+    let time = |name: &str, of: fn(&QueueCounters) -> u64| growth.time(name, of(earlier), of(later));
+    let depth_integral_ns = time("qd_time_integral_ns", |queue| queue.qd_time_integral_ns)?;
     let wakeups = (&earlier.completions_per_wakeup, &later.completions_per_wakeup);
     Ok(Some(QueueInterval {
         qid: queue.qid,
         kind: queue.kind,
         depth: queue.depth,
-        consistent: queue.consistent && before.is_none_or(|before| before.consistent),
+        consistent,
         submitted: counter("submitted", |queue| queue.submitted)?,
         completed,
         completed_error: counter("completed_error", |queue| queue.completed_error)?,
@@ -281,8 +283,8 @@ fn queue_interval(
             elapsed_ns,
         ),
         mean_queue_depth: depth_integral_ns as f64 / elapsed_ns as f64,
-        active_percent: growth.percent(counter("active_ns", |queue| queue.active_ns)?),
-        full_percent: growth.percent(counter("full_ns", |queue| queue.full_ns)?),
+        active_percent: growth.percent(time("active_ns", |queue| queue.active_ns)?),
+        full_percent: growth.percent(time("full_ns", |queue| queue.full_ns)?),
         inflight: later.inflight,
         inflight_max: later.inflight_max,
         inflight_age_max_ns: later.inflight_age_max_ns,

@@ -78,11 +78,14 @@ fn one_element_per_job_with_the_members_of_fio() {
 
 #[test]
 fn a_side_has_its_counts_and_rates_in_the_units_of_fio() {
-    let json = to_fio_json(&sample::bench_result());
-    let read = &json["jobs"][0]["read"];
-    // Four reads of 4 KiB in two seconds.
+    let mut result = sample::bench_result();
+    // 1000 reads of 4 KiB in half a second.
+    result.jobs[0].elapsed_ns = 500_000_000;
+    result.jobs[0].read = sample::side(&[80_000; 1000], 500_000_000);
+    let read = &to_fio_json(&result)["jobs"][0]["read"];
     let expected = json!({
-        "io_bytes": 16384, "io_kbytes": 16, "bw_bytes": 8192, "bw": 8, "iops": 2.0, "runtime": 2000, "total_ios": 4,
+        "io_bytes": 4_096_000, "io_kbytes": 4000, "bw_bytes": 8_192_000, "bw": 8000, "bw_mean": 8000.0,
+        "iops": 2000.0, "iops_mean": 2000.0, "runtime": 500, "total_ios": 1000,
     });
     for (key, value) in expected.as_object().unwrap() {
         assert_eq!(&read[key], value, "{key}");

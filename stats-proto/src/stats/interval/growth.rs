@@ -11,6 +11,8 @@ pub(super) struct Growth {
     pub place: String,
     /// The time between the two snapshots; not 0.
     pub elapsed_ns: u64,
+    /// Whether both snapshots of the queue are consistent.
+    pub consistent: bool,
 }
 
 impl Growth {
@@ -20,13 +22,26 @@ impl Growth {
             .ok_or_else(|| self.went_back(name, earlier, later))
     }
 
-    /// The growth of a counter that wraps at 2^64. A growth of half the range is taken for a counter that went back.
+    /// The growth of a counter that wraps at 2^64. A growth of half the range is taken for a counter that
+    /// went back.
     pub fn wrapping(&self, name: &str, earlier: u64, later: u64) -> Result<u64, IntervalError> {
         let growth = later.wrapping_sub(earlier);
         if growth < 1 << 63 {
             Ok(growth)
         } else {
             Err(self.went_back(name, earlier, later))
+        }
+    }
+
+    /// The growth of a sum over time. Such a sum is brought up to the moment of the snapshot; from figures
+    /// that do not fit together it may come out too high, and the next one lower. That is then no growth, not
+    /// an error.
+    pub fn time(&self, name: &str, earlier: u64, later: u64) -> Result<u64, IntervalError> {
+        let growth = self.wrapping(name, earlier, later);
+        if self.consistent {
+            growth
+        } else {
+            Ok(growth.unwrap_or(0))
         }
     }
 
@@ -103,7 +118,8 @@ impl Growth {
         })
     }
 
-    /// `earlier` is `None` where there was nothing before, and `Some(None)` where what there was is not known.
+    /// `earlier` is `None` where there was nothing before, and `Some(None)` where what there was is not
+    /// known.
     pub fn histogram(
         &self,
         name: &str,
@@ -125,8 +141,8 @@ impl Growth {
         }
     }
 
-    /// The share of the interval. Snapshots take time, so that a queue may be read a little later in the second one; more
-    /// than all of the time is still all of it.
+    /// The share of the interval. Snapshots take time, so that a queue may be read a little later in the
+    /// second one; more than all of the time is still all of it.
     pub fn percent(&self, ns: u64) -> f64 {
         (ns as f64 * 100.0 / self.elapsed_ns as f64).min(100.0)
     }

@@ -225,6 +225,35 @@ fn one_inconsistent_snapshot_makes_the_interval_inconsistent() {
     }
 }
 
+/// Brought up to the snapshot from figures that do not fit together, a sum over time may run ahead once.
+#[test]
+fn a_sum_over_time_that_ran_ahead_is_an_error_only_of_consistent_queues() {
+    let sums: [fn(&mut QueueCounters) -> &mut u64; 3] = [
+        |queue| &mut queue.qd_time_integral_ns,
+        |queue| &mut queue.active_ns,
+        |queue| &mut queue.full_ns,
+    ];
+    for sum in sums {
+        let (mut earlier, later) = pair(1_000, &[], &[]);
+        *sum(counters(&mut earlier)) = 900;
+        assert!(matches!(
+            StatsDocument::interval(&earlier, &later),
+            Err(IntervalError::WentBack { .. })
+        ));
+        earlier.queues[0].consistent = false;
+        let queue = StatsDocument::interval(&earlier, &later)
+            .unwrap()
+            .queues
+            .remove(0);
+        assert_eq!(
+            (queue.mean_queue_depth, queue.active_percent, queue.full_percent),
+            (0.0, 0.0, 0.0)
+        );
+        counters(&mut earlier).submitted = 1;
+        assert!(StatsDocument::interval(&earlier, &later).is_err());
+    }
+}
+
 #[test]
 fn documents_of_different_runs_have_no_interval() {
     let (earlier, later) = pair(1_000, &[], &[]);
