@@ -377,7 +377,7 @@ mod tests {
     #[test]
     fn a_ring_in_pages_is_one_ring() {
         let memory = VecMemory::new(4 * 128);
-        let mut at = |page: u64, entry: u64, byte: u8| {
+        let at = |page: u64, entry: u64, byte: u8| {
             memory.write(BASE + page * 128 + entry * 64, &[byte; 64]).unwrap();
         };
         at(3, 0, 1);
