@@ -3,7 +3,7 @@
 
 use nvme_spec::register::{
     AMS_ROUND_ROBIN, CAP_CSS_ADMIN_ONLY, CAP_CSS_IO_COMMAND_SETS, CAP_CSS_NVM, CC_CSS_ADMIN_ONLY, CC_CSS_ALL,
-    CC_CSS_NVM, IOCQES, IOSQES, SHN_NONE, SHST_COMPLETE, SHST_IN_PROGRESS,
+    CC_CSS_NVM, IOCQES, IOSQES, SHN_NONE, SHST_COMPLETE, SHST_IN_PROGRESS, SHST_NORMAL,
 };
 use nvme_spec::{Cap, Cc};
 
@@ -58,6 +58,8 @@ enum Shutdown {
 pub(crate) struct Controller {
     phase: Phase,
     shutdown: Shutdown,
+    /// CC.SHN as it was last seen: a shutdown begins when it becomes something else than "none", not as long as it is.
+    shn: u8,
     pub admin: Admin,
     resets: u64,
     /// Events from outside the queues.
@@ -69,6 +71,7 @@ impl Controller {
         Self {
             phase: Phase::Disabled,
             shutdown: Shutdown::None,
+            shn: SHN_NONE,
             admin: Admin::new(),
             resets: 0,
             events: Vec::new(),
@@ -139,6 +142,7 @@ impl Controller {
         let life = self.admin.life();
         life.power_cycles += 1;
         life.unsafe_shutdowns += u64::from(!clean);
+        self.shn = SHN_NONE;
         self.reset(device, false, now_ns);
         let _ = device.registers.take_writes();
         device.registers.set_vanished(false);
@@ -160,7 +164,8 @@ impl Controller {
             if configuration.cc.en() && self.phase == Phase::Disabled {
                 self.enable(cx, configuration);
             }
-            if configuration.cc.shn() != SHN_NONE && self.shutdown == Shutdown::None {
+            let shn = std::mem::replace(&mut self.shn, configuration.cc.shn());
+            if shn == SHN_NONE && self.shn != SHN_NONE && self.shutdown == Shutdown::None {
                 self.shut_down(cx);
             }
         }
@@ -188,8 +193,12 @@ impl Controller {
         worked
     }
 
-    /// CC.EN was set.
+    /// CC.EN was set. That also takes back a shutdown that was made while the controller was disabled.
     fn enable(&mut self, cx: Context<'_>, configuration: Configuration) {
+        if self.shutdown != Shutdown::None {
+            self.shutdown = Shutdown::None;
+            cx.device.registers.set_shutdown_status(SHST_NORMAL);
+        }
         let refused = match Settings::check(cx.device.registers.cap(), configuration) {
             Ok(_) if cx.device.config.ready == Ready::CfsOnEnable => Err("it is configured to"),
             checked => checked,

@@ -74,7 +74,9 @@ impl Device {
             .with_dstrd(config.dstrd)
             .with_nssrs(true)
             .with_css(COMMAND_SETS)
-            .with_mpsmax(config.mpsmax);
+            .with_mpsmax(config.mpsmax)
+            // Ready with media, as CSTS.RDY always was (CRTO).
+            .with_crms(0b01);
         let threads: Arc<[Doze]> = (0..config.threads).map(|_| Doze::new()).collect();
         let count = config.threads;
         Ok(Self {

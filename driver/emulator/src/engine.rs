@@ -181,6 +181,9 @@ impl Engine {
         }
         if !status.is_success() {
             status = cx.device.log_error(&command, finished);
+            if status.is(Status::DATA_TRANSFER_ERROR) {
+                cx.tally.dma_faults.add(1);
+            }
         }
         let (cq, sqhd, sqid) = (sq.cq, sq.head(), sq.qid);
         if let Some(tally) = cx.device.queue_tally(sqid) {
@@ -278,8 +281,8 @@ impl Engine {
         for sq in &mut self.sqs {
             let index = usize::from(sq.qid) * 2;
             let value = match &self.shadow {
-                Some(shadow) => shadow.doorbell(memory, index)?,
-                None => cx.device.registers.doorbell_value(index),
+                Some(shadow) if shadow.covers(index) => shadow.doorbell(memory, index)?,
+                _ => cx.device.registers.doorbell_value(index),
             };
             match sq.ring(value) {
                 Rung::Same => continue,
@@ -294,8 +297,8 @@ impl Engine {
         for cq in &mut self.cqs {
             let index = usize::from(cq.qid) * 2 + 1;
             let value = match &self.shadow {
-                Some(shadow) => shadow.doorbell(memory, index)?,
-                None => cx.device.registers.doorbell_value(index),
+                Some(shadow) if shadow.covers(index) => shadow.doorbell(memory, index)?,
+                _ => cx.device.registers.doorbell_value(index),
             };
             match cq.ring(value) {
                 Rung::Same => continue,

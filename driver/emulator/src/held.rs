@@ -68,6 +68,7 @@ impl Held {
         }
         if let Some(due_ns) = due_ns {
             self.due.push(Reverse((due_ns, sequence, slot)));
+            self.forget_stale();
         }
         HeldId { slot, sequence }
     }
@@ -142,6 +143,21 @@ impl Held {
     /// True if nothing is held.
     pub fn is_empty(&self) -> bool {
         self.free.len() == self.slots.len()
+    }
+
+    /// Times of commands that were taken out before stay in the heap until they pass; a host that aborts and submits for
+    /// ever must not make it grow for ever.
+    fn forget_stale(&mut self) {
+        if self.due.len() <= 2 * self.slots.len() + 64 {
+            return;
+        }
+        let slots = &self.slots;
+        self.due.retain(|Reverse((_, sequence, slot))| {
+            slots
+                .get(*slot as usize)
+                .and_then(Option::as_ref)
+                .is_some_and(|held| held.sequence == *sequence)
+        });
     }
 
     fn sequence(&self, slot: u32) -> Option<u64> {
@@ -234,6 +250,17 @@ mod tests {
         assert_eq!(due_cids(&mut held, 49), []);
         assert_eq!(due_cids(&mut held, 50), [2]);
         assert!(held.is_empty());
+    }
+
+    #[test]
+    fn times_of_commands_that_are_gone_do_not_pile_up() {
+        let mut held = Held::default();
+        for cid in 0..10_000 {
+            held.hold(command(1, cid), Some(1_000_000), true);
+            assert!(held.take(1, cid).is_some());
+        }
+        assert!(held.due.len() < 100);
+        assert_eq!(held.next_due_ns(), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use nvme_spec::register::{self, NSSR_RESET};
+use nvme_spec::register::{self, Crto, NSSR_RESET};
 use nvme_spec::{Aqa, Cap, Cc, Csts, Vs};
 
 use crate::Doze;
@@ -139,6 +139,8 @@ impl Registers {
             ASQ_HIGH => (self.configuration().asq >> 32) as u32,
             register::ACQ => self.configuration().acq as u32,
             ACQ_HIGH => (self.configuration().acq >> 32) as u32,
+            // There is one ready mode, and its timeout is CAP.TO (section 3.1.3.22).
+            register::CRTO => Crto::new().with_crwmt(self.cap.to().into()).into(),
             // NSSR reads as zero (section 3.1.3.7), so do doorbells and what is not implemented.
             _ => 0,
         }

@@ -196,6 +196,27 @@ fn shutdown_takes_its_time_and_then_nothing_moves() {
     }
 }
 
+/// A host that leaves CC.SHN set when it clears CC.EN, and one that shuts down while disabled: both come up again.
+#[test]
+fn a_shutdown_is_an_edge_not_a_level() {
+    let mut host = Host::ready("");
+    let shn = Host::cc().with_shn(register::SHN_NORMAL);
+    host.write_cc(shn);
+    host.step();
+    host.write_cc(shn.with_en(false));
+    host.step();
+    assert_eq!(host.csts(), Csts::new());
+    host.enable();
+    host.identify::<IdentifyController>(Cns::CONTROLLER, 0);
+    host.disable();
+    host.write_cc(shn.with_en(false));
+    host.step();
+    assert_eq!(host.csts().shst(), register::SHST_COMPLETE);
+    host.enable();
+    assert_eq!(host.csts(), Csts::new().with_rdy(true));
+    host.identify::<IdentifyController>(Cns::CONTROLLER, 0);
+}
+
 #[test]
 fn a_device_that_vanished_is_gone_until_it_is_powered_again() {
     let mut host = Host::with_queue("");

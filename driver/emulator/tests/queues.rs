@@ -489,3 +489,19 @@ fn shadow_doorbells_are_read_and_armed() {
     host.create_queue(1, 64, 1);
     host.io_ok(1, command::flush(1));
 }
+
+/// The buffers are one page each: doorbells beyond are rung in BAR0.
+#[test]
+fn shadow_doorbells_end_with_their_page() {
+    let mut host = Host::ready("queues=600");
+    let (shadow, events) = (host.alloc(PAGE), host.alloc(PAGE));
+    let after = host.alloc(PAGE);
+    assert_eq!(after, events + PAGE);
+    host.write(after, &[0xaa; PAGE as usize]);
+    host.create_queue(600, 64, 1);
+    host.admin_ok(command::doorbell_buffer_config(shadow, events));
+    host.io_ok(600, command::flush(1));
+    host.step();
+    assert_eq!(host.read(after, PAGE as usize), [0xaa; PAGE as usize]);
+    assert_eq!(host.device.counters().queue(600).sq_doorbells, 1);
+}

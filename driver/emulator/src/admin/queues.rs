@@ -133,6 +133,7 @@ impl Admin {
             doorbells: entry.prp1,
             event_indexes: entry.prp2,
             stride_shift: 2 + u32::from(cx.device.config.dstrd),
+            len_bytes: page_bytes,
         };
         self.queues.shadow = Some(shadow);
         for slot in &cx.device.shards {

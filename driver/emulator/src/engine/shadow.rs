@@ -15,10 +15,17 @@ pub(crate) struct Shadow {
     pub event_indexes: u64,
     /// One doorbell is `1 << stride_shift` bytes from the next.
     pub stride_shift: u32,
+    /// Length of each buffer: one memory page.
+    pub len_bytes: u64,
 }
 
 impl Shadow {
-    /// The value of doorbell `index`.
+    /// Whether doorbell `index` lies in the buffers. One beyond is in BAR0 as ever.
+    pub fn covers(&self, index: usize) -> bool {
+        (index as u64 + 1) << self.stride_shift <= self.len_bytes
+    }
+
+    /// The value of doorbell `index`, which is covered.
     pub fn doorbell(&self, memory: &dyn HostMemory, index: usize) -> Result<u32, DmaFault> {
         memory.load_u32(self.at(self.doorbells, index))
     }
@@ -34,7 +41,7 @@ impl Shadow {
         let known = || {
             let tails = sqs.iter().map(|sq| (usize::from(sq.qid) * 2, sq.tail()));
             let heads = cqs.iter().map(|cq| (usize::from(cq.qid) * 2 + 1, cq.head()));
-            tails.chain(heads)
+            tails.chain(heads).filter(|(index, _)| self.covers(*index))
         };
         for (index, pointer) in known() {
             memory.store_u32(self.at(self.event_indexes, index), pointer.at())?;
