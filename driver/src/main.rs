@@ -1,2 +1,282 @@
-//! The daemon.
-fn main() {}
+//! The daemon `nvme-driver`: brings a controller up, holds it, and shuts it down in order when told to end.
+//!
+//! With `NVME_BENCHMARK=1` it runs the benchmark on the controller's first usable namespace instead, and
+//! exits.
+#![forbid(unsafe_code)]
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use nvme_driver::backend::Backend;
+use nvme_driver::backend::emulated::EmulatedBackend;
+use nvme_driver::benchmark::{self, Report, Stop};
+use nvme_driver::clock::Clock;
+use nvme_driver::namespace::NamespaceState;
+use nvme_driver::{Config, Controller, Driver};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use stats_proto::bench::{BenchJob, BenchResult, Pattern};
+
+/// Exit code for a command line, a setting or a device specification that cannot be used.
+const USAGE: u8 = 2;
+/// Exit code after SIGINT, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+/// A user-space NVMe driver.
+///
+/// The settings are environment variables: NVME_NUM_QUEUES, NVME_QUEUE_DEPTH, NVME_POLLING_MODE,
+/// NVME_POLL_INTERVAL_US, NVME_ZERO_COPY, NVME_SCHEDULER, and NVME_BENCHMARK=1 to run the benchmark and exit.
+#[derive(Parser, Debug)]
+#[command(version, after_help = EXAMPLES)]
+struct Args {
+    /// The controller: `emulated`, or `emulated:SPEC` with SPEC such as `size=4GiB,latency=80us`.
+    #[arg(long, value_name = "DEVICE", default_value = "emulated")]
+    device: Device,
+    /// What the benchmark does. It never writes.
+    #[arg(long, value_name = "PATTERN", default_value = "randread")]
+    bench_pattern: BenchPattern,
+    /// How long the benchmark measures, such as `10s` or `500ms`.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_time)]
+    bench_time: Duration,
+    /// The size of each of the benchmark's requests in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 4096)]
+    bench_block: u32,
+    /// How many requests each of the benchmark's jobs keeps out.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    bench_depth: u32,
+    /// How many jobs the benchmark runs, each on its own queue where there are enough.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    bench_jobs: u32,
+    /// Print the benchmark's result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  nvme-driver --device emulated:size=4GiB
+  NVME_BENCHMARK=1 nvme-driver --bench-time 2s --json";
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum BenchPattern {
+    Randread,
+    Read,
+}
+
+/// Where the controller is.
+#[derive(Clone, Debug)]
+enum Device {
+    Emulated(Box<nvme_emulator::Config>),
+}
+
+impl std::str::FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, spec) = text.split_once(':').unwrap_or((text, ""));
+        match kind {
+            "emulated" => spec
+                .parse()
+                .map(|config| Self::Emulated(Box::new(config)))
+                .map_err(|error| format!("{error}")),
+            _ => Err(format!(
+                "there is no kind of device \"{kind}\"; use emulated or emulated:SPEC"
+            )),
+        }
+    }
+}
+
+/// A whole number with its unit.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let per_unit = match unit {
+        "s" => Duration::from_secs(1),
+        "ms" => Duration::from_millis(1),
+        _ => return Err("use a whole number with s or ms, such as 10s".to_owned()),
+    };
+    let time = number
+        .parse()
+        .ok()
+        .and_then(|number: u32| per_unit.checked_mul(number));
+    time.filter(|time| !time.is_zero())
+        .ok_or_else(|| "use a number from 1 to 4294967295".to_owned())
+}
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    let args = Args::parse();
+    let config = match Config::from_env() {
+        Ok(config) => config,
+        Err(error) => return fail(USAGE, &error),
+    };
+    let driver = match open(args.device.clone(), &config) {
+        Ok(driver) => driver,
+        Err(error) => return fail(1, &error),
+    };
+    let code = if config.benchmark {
+        run_benchmark(&driver, &args)
+    } else {
+        hold(&driver)
+    };
+    match driver.shutdown() {
+        Ok(()) => code,
+        Err(error) => fail(1, &error),
+    }
+}
+
+fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("nvme-driver: {error}");
+    ExitCode::from(code)
+}
+
+fn open(device: Device, config: &Config) -> Result<Driver, nvme_driver::Error> {
+    let clock = Clock::system();
+    let backend: Arc<dyn Backend> = match device {
+        Device::Emulated(device) => Arc::new(EmulatedBackend::start(*device, clock.clone())?),
+    };
+    Driver::start(Controller::open(backend, config, clock)?)
+}
+
+/// Says what was found, and holds it until a signal comes.
+fn hold(driver: &Driver) -> ExitCode {
+    let mut signals = match Signals::new([SIGINT, SIGTERM]) {
+        Ok(signals) => signals,
+        Err(error) => return fail(1, &format!("signals cannot be awaited: {error}")),
+    };
+    if let Err(code) = print(&found(driver)) {
+        return code;
+    }
+    match signals.forever().next() {
+        Some(SIGINT) => ExitCode::from(INTERRUPTED),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn found(driver: &Driver) -> String {
+    let identity = driver.identity();
+    let mut text = format!(
+        "{} controller {} (serial number {}, firmware {}): {} I/O queue pairs\n",
+        identity.backend,
+        identity.model,
+        identity.serial,
+        identity.firmware,
+        driver.queues()
+    );
+    for namespace in &*driver.namespaces() {
+        text += &match &namespace.state {
+            NamespaceState::Usable => format!(
+                "namespace {}: {} blocks of {} bytes\n",
+                namespace.nsid,
+                namespace.blocks,
+                namespace.lba_bytes()
+            ),
+            NamespaceState::Unusable(why) => format!("namespace {} cannot be used: {why}\n", namespace.nsid),
+        };
+    }
+    text
+}
+
+fn run_benchmark(driver: &Driver, args: &Args) -> ExitCode {
+    let namespaces = driver.namespaces();
+    let Some(namespace) = namespaces.iter().find(|namespace| namespace.is_usable()) else {
+        return fail(1, &"the controller has no namespace that can be used");
+    };
+    let job = BenchJob {
+        pattern: match args.bench_pattern {
+            BenchPattern::Randread => Pattern::RandRead,
+            BenchPattern::Read => Pattern::Read,
+        },
+        block_bytes: args.bench_block,
+        queue_depth: args.bench_depth,
+        jobs: args.bench_jobs,
+        time_ns: Some(u64::try_from(args.bench_time.as_nanos()).unwrap_or(u64::MAX)),
+        ..BenchJob::default()
+    };
+    let stop = Stop::default();
+    let signals = match Signals::new([SIGINT, SIGTERM]) {
+        Ok(signals) => signals,
+        Err(error) => return fail(1, &format!("signals cannot be awaited: {error}")),
+    };
+    let handle = signals.handle();
+    let waiter = std::thread::spawn({
+        let stop = stop.clone();
+        let mut signals = signals;
+        // A signal ends the benchmark early; its result is still shown, and the controller shut down in
+        // order.
+        move || signals.forever().next().inspect(|_| stop.stop())
+    });
+    let outcome = benchmark::run_blocking(driver, namespace.nsid, &job, &stop, |_| ());
+    handle.close();
+    let signal = waiter.join().ok().flatten();
+    match outcome {
+        Ok(result) => match print(&shown(&result, args.json)) {
+            Ok(()) if signal == Some(SIGINT) => ExitCode::from(INTERRUPTED),
+            Ok(()) => ExitCode::SUCCESS,
+            Err(code) => code,
+        },
+        Err(failure @ (benchmark::Failure::Job(_) | benchmark::Failure::Unaligned { .. })) => {
+            fail(USAGE, &failure)
+        }
+        Err(failure) => fail(1, &failure),
+    }
+}
+
+fn shown(result: &BenchResult, json: bool) -> String {
+    if json {
+        serde_json::to_string(result).map_or_else(|error| error.to_string(), |text| text + "\n")
+    } else {
+        Report(result).to_string()
+    }
+}
+
+/// Prints; a reader that has gone is no error.
+fn print(text: &str) -> Result<(), ExitCode> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(fail(1, &format!("the result cannot be written: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn times_have_a_unit() {
+        assert_eq!(parse_time("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(parse_time("1ms"), Ok(Duration::from_millis(1)));
+        for text in ["", "10", "s", "0s", "-1s", "1.5s", "1us", "4294967296s", "1 s"] {
+            assert!(parse_time(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_device_is_emulated_with_or_without_a_specification() {
+        assert!("emulated".parse::<Device>().is_ok());
+        assert!(matches!("emulated:lba=512".parse(), Ok(Device::Emulated(_))));
+        assert!(
+            "emulated:lba=513"
+                .parse::<Device>()
+                .is_err_and(|error| error.contains("513"))
+        );
+        assert!(
+            "pci"
+                .parse::<Device>()
+                .is_err_and(|error| error.contains("\"pci\""))
+        );
+    }
+}

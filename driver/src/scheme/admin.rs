@@ -1,0 +1,433 @@
+//! Admin passthrough: `controller/admin`.
+
+use std::sync::{Arc, Mutex};
+
+use nvme_spec::identify::Flbas;
+use nvme_spec::{
+    AdminOpcode, Direction, FeatureId, FormatCdw10, GetLogCdw10, GetLogCdw11, SetFeaturesCdw10,
+    SubmissionEntry,
+};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::pending::{Pending, WaitingRead};
+use super::service::{AdminAnswer, AdminData, AdminFinished, AdminRequest, BlockService, IoError, Namespace};
+use super::{Errno, MAX_ADMIN_DATA_BYTES, Reply, lock};
+
+const ENTRY_BYTES: usize = 64;
+
+/// Commands whose data has no length that the driver knows get whole pages at least: a controller that moves
+/// more than it was asked for within a page (Get Features, for one, has structures up to 4096 bytes) then
+/// harms nobody.
+const PAGE_BYTES: usize = 4096;
+
+/// One open `controller/admin`.
+pub(crate) struct AdminFile {
+    service: Arc<dyn BlockService>,
+    state: Mutex<State>,
+}
+
+enum State {
+    /// What there is to read: nothing before the first command, then the last one's completion and data.
+    Idle(Arc<[u8]>),
+    /// A command is out.
+    Busy,
+}
+
+impl AdminFile {
+    pub(crate) fn new(service: Arc<dyn BlockService>) -> Arc<Self> {
+        Arc::new(Self {
+            service,
+            state: Mutex::new(State::Idle(Arc::from([]))),
+        })
+    }
+
+    pub(crate) fn read(&self, offset: u64, buffer: Vec<u8>, pending: Pending) {
+        let text = match &*lock(&self.state) {
+            State::Idle(text) => Some(Arc::clone(text)),
+            State::Busy => None,
+        };
+        match text {
+            Some(text) => WaitingRead {
+                offset,
+                buffer,
+                pending,
+            }
+            .answer_from(&text),
+            None => pending.answer(Err(Errno::EBUSY)),
+        }
+    }
+
+    pub(crate) fn write(self: &Arc<Self>, bytes: Vec<u8>, pending: Pending) {
+        let command = match Command::parse(&bytes) {
+            Ok(command) => command,
+            Err(errno) => return pending.answer(Err(errno)),
+        };
+        if reshapes(&command.entry, &self.service.namespaces()) {
+            return pending.answer(Err(Errno::EOPNOTSUPP));
+        }
+        let before = std::mem::replace(&mut *lock(&self.state), State::Busy);
+        if matches!(before, State::Busy) {
+            return pending.answer(Err(Errno::EBUSY));
+        }
+        let Command {
+            entry,
+            data,
+            expected_bytes,
+        } = command;
+        let out = Out {
+            file: Arc::clone(self),
+            expected_bytes,
+            call: Mutex::new(Some((bytes, pending))),
+        };
+        self.service.admin(AdminRequest {
+            entry,
+            data,
+            tag: 0,
+            sink: Arc::new(out),
+        });
+    }
+}
+
+/// A command that was found fit to be sent.
+#[derive(Debug)]
+struct Command {
+    entry: SubmissionEntry,
+    data: AdminData,
+    /// Data bytes that the client wants to see of those which the device sent.
+    expected_bytes: usize,
+}
+
+impl Command {
+    /// # Errors
+    /// `EINVAL` for anything malformed, `EPERM` for a command that would take from the driver what is its
+    /// own.
+    fn parse(bytes: &[u8]) -> Result<Self, Errno> {
+        let (head, sent) = bytes.split_at_checked(ENTRY_BYTES).ok_or(Errno::EINVAL)?;
+        let mut entry = SubmissionEntry::read_from_bytes(head).map_err(|_| Errno::EINVAL)?;
+        if is_the_drivers(&entry) {
+            return Err(Errno::EPERM);
+        }
+        let expected_bytes = usize::try_from(entry.prp1).map_err(|_| Errno::EINVAL)?;
+        // FUSE and PSDT say how the driver passes the command; addresses are the driver's to fill in.
+        let plain = entry.flags == 0 && entry.mptr == 0 && entry.prp2 == 0;
+        if !plain || sent.len() > MAX_ADMIN_DATA_BYTES || expected_bytes > MAX_ADMIN_DATA_BYTES {
+            return Err(Errno::EINVAL);
+        }
+        let direction = AdminOpcode(entry.opcode).transfers();
+        let moved = match direction {
+            Direction::ToDevice => sent.len(),
+            _ => expected_bytes,
+        };
+        if moved < required_bytes(&entry) {
+            return Err(Errno::EINVAL);
+        }
+        let data = match (direction, sent.len(), expected_bytes) {
+            (Direction::None | Direction::ToDevice | Direction::FromDevice, 0, 0) => AdminData::None,
+            (Direction::ToDevice, _, 0) => {
+                let mut data = sent.to_vec();
+                data.resize(sent.len().next_multiple_of(PAGE_BYTES), 0);
+                AdminData::ToDevice(data)
+            }
+            (Direction::FromDevice, 0, _) => {
+                AdminData::FromDevice(expected_bytes.next_multiple_of(PAGE_BYTES))
+            }
+            _ => return Err(Errno::EINVAL),
+        };
+        entry.cid = 0;
+        entry.prp1 = 0;
+        Ok(Self {
+            entry,
+            data,
+            expected_bytes,
+        })
+    }
+}
+
+/// Whether a command would take from the driver what it relies on: its queues, its events, its commands,
+/// memory of the host that the controller keeps.
+fn is_the_drivers(entry: &SubmissionEntry) -> bool {
+    match AdminOpcode(entry.opcode) {
+        AdminOpcode::CREATE_IO_SQ
+        | AdminOpcode::CREATE_IO_CQ
+        | AdminOpcode::DELETE_IO_SQ
+        | AdminOpcode::DELETE_IO_CQ
+        | AdminOpcode::ABORT
+        | AdminOpcode::ASYNC_EVENT_REQUEST
+        | AdminOpcode::DOORBELL_BUFFER_CONFIG
+        | AdminOpcode::FABRICS => true,
+        AdminOpcode::SET_FEATURES => matches!(
+            FeatureId(SetFeaturesCdw10::from(entry.cdw10).fid()),
+            FeatureId::NUMBER_OF_QUEUES
+                | FeatureId::HOST_MEMORY_BUFFER
+                | FeatureId::ASYNC_EVENT_CONFIGURATION
+        ),
+        _ => false,
+    }
+}
+
+/// Whether a command may change the block size of a namespace in use or put another in its place. The driver
+/// learns of namespaces when it comes up: its next transfer, counted in the old blocks, would move more than
+/// its buffer holds.
+fn reshapes(entry: &SubmissionEntry, namespaces: &[Namespace]) -> bool {
+    match AdminOpcode(entry.opcode) {
+        AdminOpcode::NAMESPACE_MANAGEMENT
+        | AdminOpcode::NAMESPACE_ATTACHMENT
+        | AdminOpcode::CAPACITY_MANAGEMENT => true,
+        // All namespaces are asked, because a controller may format all of them when told to format one (FNA
+        // bit 0).
+        AdminOpcode::FORMAT_NVM => {
+            let format = FormatCdw10::from(entry.cdw10);
+            namespaces
+                .iter()
+                .filter(|namespace| namespace.is_usable())
+                .any(|namespace| {
+                    let flbas = namespace.identify.get(FLBAS).copied().unwrap_or(0);
+                    let same = Flbas::from(flbas).format_index() == format.format_index();
+                    !same || format.pi() != 0
+                })
+        }
+        _ => false,
+    }
+}
+
+/// Identify Namespace, Formatted LBA Size (NVM Command Set 1.0, section 4.1.5.1).
+const FLBAS: usize = 26;
+
+/// Bytes that the controller moves for this command, where the command says so: the buffer must not be
+/// smaller, or the controller would go past its end.
+fn required_bytes(entry: &SubmissionEntry) -> usize {
+    let dwords_z = |numd_z: u32| (u64::from(numd_z) + 1) * 4;
+    let bytes = match AdminOpcode(entry.opcode) {
+        AdminOpcode::IDENTIFY => PAGE_BYTES as u64,
+        AdminOpcode::GET_LOG_PAGE => {
+            GetLogCdw10::from(entry.cdw10).length_bytes(GetLogCdw11::from(entry.cdw11))
+        }
+        AdminOpcode::FIRMWARE_IMAGE_DOWNLOAD | AdminOpcode::DIRECTIVE_RECEIVE => dwords_z(entry.cdw10),
+        // Sent data may be none at all, with no length said.
+        AdminOpcode::DIRECTIVE_SEND if entry.cdw10 != 0 => dwords_z(entry.cdw10),
+        AdminOpcode::SECURITY_SEND | AdminOpcode::SECURITY_RECEIVE => u64::from(entry.cdw11),
+        AdminOpcode::GET_LBA_STATUS => dwords_z(entry.cdw12),
+        _ => 0,
+    };
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// A command that is out, with the client's bytes and whom to answer.
+struct Out {
+    file: Arc<AdminFile>,
+    expected_bytes: usize,
+    call: Mutex<Option<(Vec<u8>, Pending)>>,
+}
+
+impl Out {
+    fn done(&self, result: Result<AdminFinished, IoError>) {
+        let Some((bytes, pending)) = lock(&self.call).take() else {
+            return;
+        };
+        let (text, reply) = match result {
+            Ok(AdminFinished { completion, data }) => {
+                let mut text = completion.as_bytes().to_vec();
+                text.extend_from_slice(data.get(..self.expected_bytes).unwrap_or(&data));
+                let len = bytes.len();
+                (text, Ok(Reply::Written { buffer: bytes, len }))
+            }
+            Err(error) => (Vec::new(), Err(error.into())),
+        };
+        *lock(&self.file.state) = State::Idle(Arc::from(text));
+        pending.answer(reply);
+    }
+}
+
+impl AdminAnswer for Out {
+    fn answer_admin(&self, _tag: u64, result: Result<AdminFinished, IoError>) {
+        self.done(result);
+    }
+}
+
+impl Drop for Out {
+    fn drop(&mut self) {
+        self.done(Err(IoError::Stopped));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nvme_spec::Cns;
+    use nvme_spec::LogId;
+    use nvme_spec::command::{self, NSID_ALL};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(entry: SubmissionEntry, data: &[u8]) -> Result<Command, Errno> {
+        let mut bytes = entry.as_bytes().to_vec();
+        bytes.extend_from_slice(data);
+        Command::parse(&bytes)
+    }
+
+    #[test]
+    fn what_the_driver_relies_on_is_not_for_clients() {
+        for entry in [
+            command::create_io_cq(1, 1, 0, None),
+            command::create_io_sq(1, 1, 0, 1, 0),
+            command::delete_io_cq(1),
+            command::delete_io_sq(1),
+            command::abort(0, 0),
+            command::async_event_request(),
+            command::doorbell_buffer_config(0, 0),
+            command::set_features(FeatureId::NUMBER_OF_QUEUES, 0, 0, false),
+            command::set_features(FeatureId::NUMBER_OF_QUEUES, 0, 0, true),
+            command::set_features(FeatureId::HOST_MEMORY_BUFFER, 0, 1, false),
+        ] {
+            assert_eq!(parse(entry, &[]).err(), Some(Errno::EPERM), "{entry:?}");
+        }
+        assert!(
+            parse(
+                command::set_features(FeatureId::TEMPERATURE_THRESHOLD, 0, 300, false),
+                &[]
+            )
+            .is_ok()
+        );
+    }
+
+    #[test]
+    fn a_format_that_keeps_the_blocks_may_pass_and_no_other() {
+        let mut namespace = Namespace::unknown(1, String::new());
+        namespace.identify[FLBAS] = 0x21;
+        namespace.state = crate::namespace::NamespaceState::Usable;
+        // Index 17: 4 low bits, then 2 high ones.
+        let same = FormatCdw10::new().with_format_index(17);
+        for (format, nsid, refused) in [
+            (same, 1, false),
+            (same.with_ses(1), NSID_ALL, false),
+            (same.with_format_index(1), 1, true),
+            (same.with_format_index(16), NSID_ALL, true),
+            (same.with_format_index(16), 2, true),
+            (same.with_pi(1), 1, true),
+        ] {
+            let entry = command::format_nvm(nsid, format);
+            assert_eq!(
+                reshapes(&entry, std::slice::from_ref(&namespace)),
+                refused,
+                "{format:?}"
+            );
+        }
+        let attach = SubmissionEntry {
+            opcode: AdminOpcode::NAMESPACE_ATTACHMENT.0,
+            ..Default::default()
+        };
+        assert!(reshapes(&attach, &[]));
+        assert!(
+            !reshapes(&command::format_nvm(1, same.with_format_index(3)), &[]),
+            "nothing is in use"
+        );
+    }
+
+    #[test]
+    fn a_buffer_smaller_than_what_the_controller_sends_is_refused() {
+        let identify = command::identify(Cns::CONTROLLER, 0, 0);
+        let with = |entry: SubmissionEntry, prp1| SubmissionEntry { prp1, ..entry };
+        assert_eq!(parse(identify, &[]).err(), Some(Errno::EINVAL));
+        assert_eq!(parse(with(identify, 4095), &[]).err(), Some(Errno::EINVAL));
+        assert!(parse(with(identify, 4096), &[]).is_ok());
+        let log = command::get_log_page(LogId::SMART, NSID_ALL, 65536, 0, true);
+        assert_eq!(parse(with(log, 65532), &[]).err(), Some(Errno::EINVAL));
+        assert!(parse(with(log, 65536), &[]).is_ok());
+        let huge = SubmissionEntry {
+            cdw10: u32::MAX,
+            cdw11: u32::MAX,
+            ..with(log, 1 << 20)
+        };
+        assert_eq!(parse(huge, &[]).err(), Some(Errno::EINVAL));
+    }
+
+    #[test]
+    fn data_goes_the_way_that_the_opcode_says_and_only_so_far() {
+        let entry = |opcode, prp1| SubmissionEntry {
+            opcode,
+            prp1,
+            ..Default::default()
+        };
+        // Vendor specific C1h: to the device.
+        assert!(
+            matches!(parse(entry(0xC1, 0), &[7; 9]), Ok(Command { data: AdminData::ToDevice(data), .. })
+            if data.len() == 4096 && data[..9] == [7; 9] && data[9..].iter().all(|byte| *byte == 0))
+        );
+        assert_eq!(
+            parse(entry(0xC1, 1), &[7; 9]).err(),
+            Some(Errno::EINVAL),
+            "both ways"
+        );
+        assert_eq!(
+            parse(entry(0xC1, 0), &vec![0; MAX_ADMIN_DATA_BYTES + 1]).err(),
+            Some(Errno::EINVAL)
+        );
+        // C2h: from the device.
+        assert!(matches!(
+            parse(entry(0xC2, 5), &[]),
+            Ok(Command {
+                data: AdminData::FromDevice(4096),
+                expected_bytes: 5,
+                ..
+            })
+        ));
+        assert_eq!(parse(entry(0xC2, 0), &[1]).err(), Some(Errno::EINVAL));
+        assert_eq!(
+            parse(entry(0xC2, MAX_ADMIN_DATA_BYTES as u64 + 1), &[]).err(),
+            Some(Errno::EINVAL)
+        );
+        assert_eq!(parse(entry(0xC2, u64::MAX), &[]).err(), Some(Errno::EINVAL));
+        // C0h: no data, C3h: both, which no command here is.
+        assert!(matches!(
+            parse(entry(0xC0, 0), &[]),
+            Ok(Command {
+                data: AdminData::None,
+                ..
+            })
+        ));
+        assert_eq!(parse(entry(0xC0, 4), &[]).err(), Some(Errno::EINVAL));
+        assert_eq!(parse(entry(0xC3, 4), &[1]).err(), Some(Errno::EINVAL));
+    }
+
+    #[test]
+    fn addresses_and_flags_of_the_clients_are_refused() {
+        let good = SubmissionEntry {
+            opcode: 0xC0,
+            ..Default::default()
+        };
+        for bad in [
+            SubmissionEntry { prp2: 1, ..good },
+            SubmissionEntry { mptr: 1, ..good },
+            SubmissionEntry { flags: 1, ..good },
+            SubmissionEntry { flags: 0x40, ..good },
+        ] {
+            assert_eq!(parse(bad, &[]).err(), Some(Errno::EINVAL));
+        }
+        assert!(
+            matches!(parse(SubmissionEntry { cid: 77, ..good }, &[]), Ok(Command { entry, .. }) if entry == good)
+        );
+        assert_eq!(Command::parse(&[0; 63]).err(), Some(Errno::EINVAL));
+        assert_eq!(Command::parse(&[]).err(), Some(Errno::EINVAL));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_passes_is_bounded_and_carries_no_address(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut bytes = bytes;
+            if let Some(address) = bytes.get_mut(18..40) {
+                // Mostly zero, or almost nothing would pass.
+                address.fill(0);
+            }
+            if let Ok(Command { entry, data, expected_bytes }) = Command::parse(&bytes) {
+                prop_assert_eq!((entry.prp1, entry.prp2, entry.mptr, entry.flags), (0, 0, 0, 0));
+                let len = match &data {
+                    AdminData::None => 0,
+                    AdminData::ToDevice(data) => data.len(),
+                    AdminData::FromDevice(len) => *len,
+                };
+                prop_assert!(len <= MAX_ADMIN_DATA_BYTES && len >= expected_bytes && len >= required_bytes(&entry));
+                prop_assert!(!is_the_drivers(&entry));
+            }
+        }
+    }
+}

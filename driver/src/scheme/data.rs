@@ -1,0 +1,295 @@
+//! A namespace's data at any offset and length.
+
+mod span;
+mod write;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use super::pending::Pending;
+use super::range_lock::{Claim, Mode, RangeLock, Ticket};
+use super::service::{Answer, BlockService, Buffer, Finished, Hint, NamespaceState, Op, Remote, Request};
+use super::{Errno, Reply, lock};
+
+pub(crate) use span::Geometry;
+use span::Span;
+use write::Write;
+
+/// The most bytes that one call moves; a longer one is answered short.
+pub const MAX_TRANSFER_BYTES: usize = 16 << 20;
+
+/// The most writes of one namespace that wait for another to leave their blocks.
+const MAX_WAITING_WRITES: usize = 1024;
+
+/// The namespaces that somebody opened, each with the lock that all its writers share.
+pub(crate) struct Volumes {
+    service: Arc<dyn BlockService>,
+    by_nsid: Mutex<BTreeMap<u32, Arc<Volume>>>,
+}
+
+impl Volumes {
+    pub(crate) const fn new(service: Arc<dyn BlockService>) -> Self {
+        Self {
+            service,
+            by_nsid: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// # Errors
+    /// `ENODEV` if there is no such namespace, `EOPNOTSUPP` if the driver cannot use it.
+    pub(crate) fn get(&self, nsid: u32) -> Result<Arc<Volume>, Errno> {
+        let mut volumes = lock(&self.by_nsid);
+        let volume = volumes.entry(nsid).or_insert_with(|| {
+            Arc::new(Volume {
+                nsid,
+                service: Arc::clone(&self.service),
+                writers: Mutex::new(Writers {
+                    ranges: RangeLock::new(MAX_WAITING_WRITES),
+                    ready: VecDeque::new(),
+                    pumping: false,
+                }),
+            })
+        });
+        volume.geometry()?;
+        Ok(Arc::clone(volume))
+    }
+}
+
+/// One namespace and those who write to it.
+pub(crate) struct Volume {
+    nsid: u32,
+    service: Arc<dyn BlockService>,
+    writers: Mutex<Writers>,
+}
+
+struct Writers {
+    ranges: RangeLock<Box<Write>>,
+    /// Granted, but not begun yet.
+    ready: VecDeque<(Ticket, Box<Write>)>,
+    /// Somebody begins what is in `ready`. Others leave it to them: a release inside an answer inside a
+    /// release would otherwise nest as deep as there are writers.
+    pumping: bool,
+}
+
+impl Volume {
+    /// The namespace's shape as it is now: it may be formatted or resized under an open handle.
+    fn geometry(&self) -> Result<Geometry, Errno> {
+        let namespaces = self.service.namespaces();
+        let namespace = namespaces
+            .iter()
+            .find(|namespace| namespace.nsid == self.nsid)
+            .ok_or(Errno::ENODEV)?;
+        match &namespace.state {
+            NamespaceState::Usable => Geometry::new(namespace.lba_shift, namespace.blocks),
+            NamespaceState::Unusable(_) => Err(Errno::EOPNOTSUPP),
+        }
+    }
+
+    fn submit(
+        &self,
+        op: Op,
+        client: u64,
+        span: (u64, u64),
+        buffer: Buffer,
+        arrived_ns: u64,
+        sink: Arc<dyn Answer>,
+    ) {
+        let (slba, blocks) = span;
+        let context = Remote { sink, tag: 0 };
+        let request = Request {
+            op,
+            nsid: self.nsid,
+            slba,
+            blocks,
+            buffer,
+            arrived_ns,
+            context,
+        };
+        self.service.submit(
+            Hint {
+                cpu: crate::cpu::current(),
+                client,
+            },
+            request,
+        );
+    }
+
+    /// Begins `write` now or when its blocks are free.
+    fn write(self: &Arc<Self>, write: Box<Write>) {
+        let claim = lock(&self.writers)
+            .ranges
+            .claim(write.locked_bytes(), write.mode(), write);
+        match claim {
+            Claim::Granted(ticket, write) => write.begin(Grant::new(self, ticket)),
+            Claim::Waiting => {}
+            Claim::Full(write) => write.refuse(Errno::EAGAIN),
+        }
+    }
+
+    fn release(self: &Arc<Self>, ticket: Ticket) {
+        {
+            let mut writers = lock(&self.writers);
+            let Writers {
+                ranges,
+                ready,
+                pumping,
+            } = &mut *writers;
+            ranges.release(ticket, ready);
+            if *pumping || ready.is_empty() {
+                return;
+            }
+            *pumping = true;
+        }
+        loop {
+            let next = {
+                let mut writers = lock(&self.writers);
+                let next = writers.ready.pop_front();
+                writers.pumping = next.is_some();
+                next
+            };
+            match next {
+                Some((ticket, write)) => write.begin(Grant::new(self, ticket)),
+                None => return,
+            }
+        }
+    }
+}
+
+/// The right to write a range, given back when it is dropped.
+struct Grant {
+    volume: Arc<Volume>,
+    ticket: Option<Ticket>,
+}
+
+impl Grant {
+    fn new(volume: &Arc<Volume>, ticket: Ticket) -> Self {
+        Self {
+            volume: Arc::clone(volume),
+            ticket: Some(ticket),
+        }
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.volume.release(ticket);
+        }
+    }
+}
+
+/// An open block device.
+pub(crate) struct DataFile {
+    volume: Arc<Volume>,
+    /// By whom, for schedulers that keep a client on one queue.
+    client: u64,
+}
+
+impl DataFile {
+    pub(crate) const fn new(volume: Arc<Volume>, client: u64) -> Self {
+        Self { volume, client }
+    }
+
+    pub(crate) fn geometry(&self) -> Result<Geometry, Errno> {
+        self.volume.geometry()
+    }
+
+    pub(crate) fn read(&self, offset: u64, mut buffer: Vec<u8>, pending: Pending) {
+        let geometry = match self.geometry() {
+            Ok(geometry) => geometry,
+            Err(errno) => return pending.answer(Err(errno)),
+        };
+        let Some(span) = geometry.span(offset, buffer.len().min(MAX_TRANSFER_BYTES)) else {
+            return pending.answer(Ok(Reply::Read { buffer, len: 0 }));
+        };
+        let asked_bytes = buffer.len();
+        if !span.is_aligned() {
+            // What was in there has no meaning, so it is not copied when the buffer has to move to grow.
+            buffer.clear();
+            buffer.resize(span.cover_bytes(), 0);
+        }
+        let read = Arc::new(Read(Mutex::new(Some((span, asked_bytes, pending)))));
+        let arrived_ns = self.volume.service.now_ns();
+        let blocks = (span.slba(), span.blocks());
+        self.volume.submit(
+            Op::Read,
+            self.client,
+            blocks,
+            Buffer::Heap {
+                bytes: buffer,
+                offset: 0,
+            },
+            arrived_ns,
+            read,
+        );
+    }
+
+    pub(crate) fn write(&self, offset: u64, data: Vec<u8>, pending: Pending) {
+        let geometry = match self.geometry() {
+            Ok(geometry) => geometry,
+            Err(errno) => return pending.answer(Err(errno)),
+        };
+        match geometry.span(offset, data.len().min(MAX_TRANSFER_BYTES)) {
+            Some(span) => {
+                let arrived_ns = self.volume.service.now_ns();
+                let write = Write::new(self.client, span, data, arrived_ns, pending);
+                self.volume.write(Box::new(write));
+            }
+            None if data.is_empty() => pending.answer(Ok(Reply::Written { buffer: data, len: 0 })),
+            None => pending.answer(Err(Errno::ENOSPC)),
+        }
+    }
+
+    pub(crate) fn sync(&self, pending: Pending) {
+        if let Err(errno) = self.geometry() {
+            return pending.answer(Err(errno));
+        }
+        let flush = Arc::new(Flush(Mutex::new(Some(pending))));
+        let arrived_ns = self.volume.service.now_ns();
+        self.volume
+            .submit(Op::Flush, self.client, (0, 0), Buffer::None, arrived_ns, flush);
+    }
+}
+
+/// A read that is out: what it covers, the length of the client's buffer, and whom to answer.
+struct Read(Mutex<Option<(Span, usize, Pending)>>);
+
+impl Answer for Read {
+    fn answer(&self, _tag: u64, finished: Finished<()>) {
+        let Some((span, asked_bytes, pending)) = lock(&self.0).take() else {
+            return;
+        };
+        let reply = match (finished.result, finished.buffer) {
+            (
+                Ok(()),
+                Buffer::Heap {
+                    bytes: mut buffer, ..
+                },
+            ) => {
+                if !span.is_aligned() {
+                    buffer.copy_within(span.in_cover(), 0);
+                    buffer.resize(asked_bytes, 0);
+                }
+                Ok(Reply::Read {
+                    buffer,
+                    len: span.len_bytes(),
+                })
+            }
+            (Ok(()), _) => Err(Errno::EIO),
+            (Err(error), _) => Err(error.into()),
+        };
+        pending.answer(reply);
+    }
+}
+
+/// A flush that is out.
+struct Flush(Mutex<Option<Pending>>);
+
+impl Answer for Flush {
+    fn answer(&self, _tag: u64, finished: Finished<()>) {
+        let pending = lock(&self.0).take();
+        if let Some(pending) = pending {
+            pending.answer(finished.result.map(|()| Reply::Done).map_err(Errno::from));
+        }
+    }
+}

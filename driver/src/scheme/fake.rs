@@ -1,0 +1,347 @@
+//! A driver for the scheme's tests that is turned by hand: requests lie there until the test completes them,
+//! in any order. The disk is a vector, changed at the moment of completion, as a whole.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use nvme_spec::{CompletionEntry, Status, SubmissionEntry};
+use stats_proto::bench::{BenchJob, BenchResult};
+use stats_proto::stats::{
+    ControllerInfo, DriverInfo, Events, NamespaceStats, SnapshotInfo, StatsDocument, Time,
+};
+
+use super::lock;
+use super::service::{
+    AdminData, AdminFinished, AdminRequest, BlockService, Failure, Finished, Hint, Identity, IoError,
+    Listener, Namespace, NamespaceState, Op, Remote, Request, Stop,
+};
+
+pub(super) struct Fake {
+    identity: Identity,
+    namespaces: Mutex<Arc<[Namespace]>>,
+    disks: Mutex<Vec<Vec<u8>>>,
+    out: Mutex<Vec<Request<Remote>>>,
+    admin_out: Mutex<Vec<AdminRequest>>,
+    /// Every request is refused at once with `Busy`.
+    pub(super) busy: AtomicBool,
+    /// Grows by one with each snapshot of the statistics.
+    snapshots: AtomicU64,
+    benchmarks: Mutex<Vec<Benchmark>>,
+    /// Taken by the next benchmark: it ends before its start has returned.
+    pub(super) ends_at_once: Mutex<Option<Result<BenchResult, Failure>>>,
+    /// Every submission seen, in order.
+    pub(super) seen: Mutex<Vec<(Op, u64, u64)>>,
+}
+
+/// A benchmark that was started: the test is the load generator.
+#[derive(Clone)]
+pub(super) struct Benchmark {
+    pub(super) nsid: u32,
+    pub(super) job: BenchJob,
+    pub(super) listener: Arc<dyn Listener>,
+    pub(super) stop: Stop,
+}
+
+impl Fake {
+    /// One namespace after the other, numbered from 1: `(lba_shift, blocks)`; 0 blocks make an unusable one.
+    pub(super) fn new(shapes: &[(u32, u64)]) -> Arc<Self> {
+        Self::with(shapes, [0; 4096], 1 << 20)
+    }
+
+    pub(super) fn with(
+        shapes: &[(u32, u64)],
+        identify_controller: [u8; 4096],
+        max_transfer_bytes: usize,
+    ) -> Arc<Self> {
+        let namespaces = (1..)
+            .zip(shapes)
+            .map(|(nsid, (lba_shift, blocks))| namespace(nsid, *lba_shift, *blocks));
+        Arc::new(Self {
+            identity: identity(identify_controller, max_transfer_bytes),
+            namespaces: Mutex::new(namespaces.collect()),
+            disks: Mutex::new(
+                shapes
+                    .iter()
+                    .map(|(shift, blocks)| vec![0; (blocks << shift) as usize])
+                    .collect(),
+            ),
+            out: Mutex::default(),
+            admin_out: Mutex::default(),
+            busy: AtomicBool::new(false),
+            snapshots: AtomicU64::new(0),
+            benchmarks: Mutex::default(),
+            ends_at_once: Mutex::new(None),
+            seen: Mutex::default(),
+        })
+    }
+
+    fn namespaces(&self) -> Arc<[Namespace]> {
+        Arc::clone(&lock(&self.namespaces))
+    }
+
+    pub(super) fn set_namespaces(&self, namespaces: Vec<Namespace>) {
+        *lock(&self.namespaces) = namespaces.into();
+    }
+
+    pub(super) fn disk(&self, nsid: u32) -> Vec<u8> {
+        lock(&self.disks)[nsid as usize - 1].clone()
+    }
+
+    pub(super) fn fill(&self, nsid: u32, data: &[u8]) {
+        lock(&self.disks)[nsid as usize - 1].copy_from_slice(data);
+    }
+
+    /// Requests that are out.
+    pub(super) fn out(&self) -> usize {
+        lock(&self.out).len()
+    }
+
+    /// Does one request that is out, whichever `which` picks. False if there is none.
+    pub(super) fn complete(&self, which: usize) -> bool {
+        self.answer(which, Ok(()))
+    }
+
+    pub(super) fn answer(&self, which: usize, result: Result<(), IoError>) -> bool {
+        let mut request = {
+            let mut out = lock(&self.out);
+            if out.is_empty() {
+                return false;
+            }
+            let which = which % out.len();
+            out.remove(which)
+        };
+        if result.is_ok() {
+            self.perform(&mut request);
+        }
+        finish(request, result);
+        true
+    }
+
+    pub(super) fn complete_all(&self) {
+        while self.complete(0) {}
+    }
+
+    fn perform(&self, request: &mut Request<Remote>) {
+        let namespaces = self.namespaces();
+        let namespace = namespaces
+            .iter()
+            .find(|namespace| namespace.nsid == request.nsid)
+            .expect("the namespace");
+        let start = (request.slba << namespace.lba_shift) as usize;
+        let bytes = start..start + (request.blocks << namespace.lba_shift) as usize;
+        let mut disks = lock(&self.disks);
+        let disk = &mut disks[request.nsid as usize - 1];
+        match request.op {
+            Op::Read => request.buffer.as_mut_slice()[..bytes.len()].copy_from_slice(&disk[bytes]),
+            Op::Write { .. } => {
+                disk[bytes.clone()].copy_from_slice(&request.buffer.as_slice()[..bytes.len()])
+            }
+            _ => {}
+        }
+    }
+
+    /// The admin commands that are out.
+    pub(super) fn admin_out(&self) -> Vec<SubmissionEntry> {
+        lock(&self.admin_out)
+            .iter()
+            .map(|request| request.entry)
+            .collect()
+    }
+
+    /// Answers the oldest admin command with `status`; data it returns are `fill` throughout.
+    pub(super) fn complete_admin(&self, status: Status, fill: u8) {
+        let request = lock(&self.admin_out).remove(0);
+        let data = match request.data {
+            AdminData::FromDevice(len) => vec![fill; len],
+            AdminData::None | AdminData::ToDevice(_) => Vec::new(),
+        };
+        let completion = CompletionEntry::new(u32::from(fill), 0, 0, 0, 0, status, true);
+        request
+            .sink
+            .answer_admin(request.tag, Ok(AdminFinished { completion, data }));
+    }
+
+    pub(super) fn fail_admin(&self, error: IoError) {
+        let request = lock(&self.admin_out).remove(0);
+        request.sink.answer_admin(request.tag, Err(error));
+    }
+
+    /// Loses the oldest admin command without an answer.
+    pub(super) fn drop_admin(&self) {
+        drop(lock(&self.admin_out).remove(0));
+    }
+
+    pub(super) fn benchmark(&self, which: usize) -> Benchmark {
+        lock(&self.benchmarks)[which].clone()
+    }
+}
+
+fn finish(request: Request<Remote>, result: Result<(), IoError>) {
+    let Request {
+        op,
+        nsid,
+        slba,
+        blocks,
+        buffer,
+        arrived_ns,
+        context,
+    } = request;
+    let (doorbell_ns, completed_ns) = (arrived_ns, arrived_ns);
+    let finished = Finished {
+        op,
+        nsid,
+        slba,
+        blocks,
+        buffer,
+        context: (),
+        result,
+        arrived_ns,
+        doorbell_ns,
+        completed_ns,
+    };
+    context.sink.answer(context.tag, finished);
+}
+
+impl BlockService for Arc<Fake> {
+    fn now_ns(&self) -> u64 {
+        0
+    }
+
+    fn submit(&self, _hint: Hint, request: Request<Remote>) {
+        lock(&self.seen).push((request.op, request.slba, request.blocks));
+        if self.busy.load(Ordering::Relaxed) {
+            return finish(request, Err(IoError::Busy));
+        }
+        if let Some(namespace) = self
+            .namespaces()
+            .iter()
+            .find(|namespace| namespace.nsid == request.nsid)
+        {
+            assert!(
+                request.slba + request.blocks <= namespace.blocks,
+                "beyond the end"
+            );
+            if matches!(request.op, Op::Read | Op::Write { .. }) {
+                assert!(request.blocks > 0);
+                assert!(request.buffer.as_slice().len() as u64 >= request.blocks << namespace.lba_shift);
+            }
+        }
+        lock(&self.out).push(request);
+    }
+
+    fn admin(&self, request: AdminRequest) {
+        lock(&self.admin_out).push(request);
+    }
+
+    fn stats(&self, histograms: bool) -> StatsDocument {
+        let namespaces = self.namespaces();
+        let namespaces = namespaces.iter().map(|namespace| NamespaceStats {
+            nsid: namespace.nsid,
+            lba_bytes: 1 << namespace.lba_shift,
+            blocks: namespace.blocks,
+            ops: None,
+        });
+        StatsDocument {
+            schema: Default::default(),
+            version: Default::default(),
+            driver: DriverInfo {
+                name: "fake".into(),
+                version: "0".into(),
+                features: vec![],
+            },
+            boot_id: None,
+            // Long enough to be read in pieces; with histograms it says so.
+            instance_id: format!(
+                "{}{}",
+                "x".repeat(5000),
+                if histograms { "full" } else { "light" }
+            ),
+            generation: self.snapshots.fetch_add(1, Ordering::Relaxed),
+            time: Time {
+                monotonic_ns: 0,
+                wall_unix_ns: 0,
+                clock: "virtual".into(),
+                clock_hz: None,
+                started_monotonic_ns: 0,
+            },
+            snapshot: SnapshotInfo {
+                duration_ns: 0,
+                consistent: true,
+                retries: 0,
+            },
+            controller: ControllerInfo {
+                pci: None,
+                backend: "fake".into(),
+                vendor_id: 0,
+                model: String::new(),
+                serial: String::new(),
+                firmware: String::new(),
+                state: "ready".into(),
+                mdts_bytes: None,
+                irq_mode: "none".into(),
+                scheduler: "none".into(),
+            },
+            health: None,
+            queues: vec![],
+            namespaces: namespaces.collect(),
+            events: Events::default(),
+        }
+    }
+
+    fn namespaces(&self) -> Arc<[Namespace]> {
+        Fake::namespaces(self)
+    }
+
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn start_benchmark(
+        &self,
+        nsid: u32,
+        job: BenchJob,
+        stop: &Stop,
+        listener: Arc<dyn Listener>,
+    ) -> Result<(), Failure> {
+        job.validate()?;
+        if let Some(outcome) = lock(&self.ends_at_once).take() {
+            listener.ended(outcome);
+        }
+        lock(&self.benchmarks).push(Benchmark {
+            nsid,
+            job,
+            listener,
+            stop: stop.clone(),
+        });
+        Ok(())
+    }
+}
+
+/// A namespace whose identify bytes are its number throughout.
+pub(super) fn namespace(nsid: u32, lba_shift: u32, blocks: u64) -> Namespace {
+    let mut namespace = Namespace::unknown(nsid, "it has no blocks".into());
+    (namespace.lba_shift, namespace.blocks) = (lba_shift, blocks);
+    namespace.identify.fill(nsid as u8);
+    if blocks > 0 {
+        namespace.state = NamespaceState::Usable;
+    }
+    namespace
+}
+
+/// What an emulated controller without properties says of itself.
+pub(crate) fn identity(identify_controller: [u8; 4096], max_transfer_bytes: usize) -> Identity {
+    Identity {
+        backend: "fake",
+        emulated: true,
+        pci: None,
+        vendor_id: 0,
+        serial: "SERIAL".into(),
+        model: "Model".into(),
+        firmware: "1".into(),
+        max_transfer_bytes,
+        mdts_bytes: None,
+        nn: 0,
+        identify_controller: Box::new(identify_controller),
+        rtd3e_us: 0,
+    }
+}

@@ -1,0 +1,174 @@
+//! Open nodes: the table of handles, and what each kind does with a call.
+
+use std::collections::HashMap;
+use std::sync::PoisonError;
+use std::sync::{Arc, RwLock};
+
+use super::access::{self, OpenFlags};
+use super::admin::AdminFile;
+use super::bench::BenchFile;
+use super::data::{DataFile, Volumes};
+use super::documents::Document;
+use super::path::Node;
+use super::pending::Pending;
+use super::service::BlockService;
+use super::{Errno, HandleId, NodeKind, Stat};
+
+/// The open handles by number.
+pub(crate) struct Handles {
+    max: usize,
+    table: RwLock<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    /// Numbers are given once, so that a client which closes twice does not close another's handle.
+    last: u64,
+    open: HashMap<HandleId, Arc<Handle>>,
+}
+
+impl Handles {
+    pub(crate) fn new(max: usize) -> Self {
+        Self {
+            max,
+            table: RwLock::default(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .open
+            .len()
+    }
+
+    /// Puts in what `make` makes for the number that it is given.
+    pub(crate) fn insert(
+        &self,
+        make: impl FnOnce(HandleId) -> Result<Handle, Errno>,
+    ) -> Result<HandleId, Errno> {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        if table.open.len() >= self.max {
+            return Err(Errno::ENFILE);
+        }
+        let id = HandleId(table.last.checked_add(1).ok_or(Errno::ENFILE)?);
+        let handle = make(id)?;
+        table.last = id.0;
+        table.open.insert(id, Arc::new(handle));
+        Ok(id)
+    }
+
+    pub(crate) fn get(&self, id: HandleId) -> Result<Arc<Handle>, Errno> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.open.get(&id).map(Arc::clone).ok_or(Errno::EBADF)
+    }
+
+    pub(crate) fn remove(&self, id: HandleId) -> Result<Arc<Handle>, Errno> {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        table.open.remove(&id).ok_or(Errno::EBADF)
+    }
+}
+
+/// One open node.
+pub(crate) struct Handle {
+    node: Node,
+    flags: OpenFlags,
+    file: File,
+}
+
+enum File {
+    Directory,
+    Document(Arc<Document>),
+    Data(DataFile),
+    Admin(Arc<AdminFile>),
+    Bench(Arc<BenchFile>),
+}
+
+impl Handle {
+    pub(crate) fn new(
+        id: HandleId,
+        node: Node,
+        flags: OpenFlags,
+        service: &Arc<dyn BlockService>,
+        volumes: &Volumes,
+    ) -> Result<Self, Errno> {
+        let file = match node {
+            Node::Root | Node::Controller | Node::Logs | Node::Namespace(_) => File::Directory,
+            Node::Document(kind) => File::Document(Document::new(kind, Arc::clone(service))),
+            Node::Data(nsid) => File::Data(DataFile::new(volumes.get(nsid)?, id.0)),
+            Node::Admin => File::Admin(AdminFile::new(Arc::clone(service))),
+            Node::Bench(nsid) => {
+                volumes.get(nsid)?;
+                File::Bench(BenchFile::new(nsid, Arc::clone(service)))
+            }
+        };
+        Ok(Self { node, flags, file })
+    }
+
+    pub(crate) const fn node(&self) -> Node {
+        self.node
+    }
+
+    pub(crate) const fn flags(&self) -> OpenFlags {
+        self.flags
+    }
+
+    pub(crate) fn read(&self, offset: u64, buffer: Vec<u8>, pending: Pending) {
+        match &self.file {
+            File::Directory => pending.answer(Err(Errno::EISDIR)),
+            File::Document(document) => document.read(offset, buffer, pending),
+            File::Data(data) => data.read(offset, buffer, pending),
+            File::Admin(admin) => admin.read(offset, buffer, pending),
+            File::Bench(bench) => bench.read(offset, buffer, pending),
+        }
+    }
+
+    pub(crate) fn write(&self, offset: u64, data: Vec<u8>, pending: Pending) {
+        match &self.file {
+            // Neither can be opened to be written.
+            File::Directory | File::Document(_) => pending.answer(Err(Errno::EBADF)),
+            File::Data(file) => file.write(offset, data, pending),
+            File::Admin(admin) => admin.write(data, pending),
+            File::Bench(bench) => bench.write(data, pending),
+        }
+    }
+
+    pub(crate) fn sync(&self, pending: Pending) {
+        match &self.file {
+            File::Data(data) => data.sync(pending),
+            File::Directory | File::Document(_) | File::Admin(_) | File::Bench(_) => {
+                pending.answer(Err(Errno::EINVAL));
+            }
+        }
+    }
+
+    pub(crate) fn stat(&self) -> Result<Stat, Errno> {
+        let (kind, size_bytes, block_bytes) = match &self.file {
+            File::Directory => (NodeKind::Directory, 0, 4096),
+            File::Document(document) => (NodeKind::File, document.len_bytes(), 4096),
+            File::Admin(_) | File::Bench(_) => (NodeKind::File, 0, 4096),
+            File::Data(data) => {
+                let geometry = data.geometry()?;
+                (
+                    NodeKind::BlockDevice,
+                    geometry.size_bytes(),
+                    geometry.block_bytes(),
+                )
+            }
+        };
+        Ok(Stat {
+            size_bytes,
+            block_bytes,
+            kind,
+            mode: access::mode(self.node),
+        })
+    }
+
+    /// The last call on a handle.
+    pub(crate) fn close(&self) {
+        if let File::Bench(bench) = &self.file {
+            bench.close();
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The path tree: from the text that a client opens to the node it means.
+
+use super::errno::Errno;
+
+/// Longest path taken, in bytes.
+const MAX_PATH_BYTES: usize = 1024;
+
+/// A place in the tree. Whether the namespace of a node exists is not known here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Node {
+    /// `/`
+    Root,
+    /// `controller/`
+    Controller,
+    /// `controller/log/`
+    Logs,
+    /// `N/`
+    Namespace(u32),
+    /// `N` or `N/data`
+    Data(u32),
+    /// A file that is rendered when it is read.
+    Document(DocumentKind),
+    /// `controller/admin`
+    Admin,
+    /// `N/bench`
+    Bench(u32),
+}
+
+/// What a document shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DocumentKind {
+    /// `controller/identify`
+    IdentifyController,
+    /// `N/identify`
+    IdentifyNamespace(u32),
+    /// `controller/stats` (`nsid` is `None`) and `N/stats`; with `?light` without histograms.
+    Stats { nsid: Option<u32>, histograms: bool },
+    /// `controller/log/...`
+    Log(LogPage),
+}
+
+/// The log pages that have a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogPage {
+    Smart,
+    Error,
+    Firmware,
+    ChangedNamespaces,
+    Commands,
+    SelfTest,
+}
+
+impl LogPage {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Smart,
+        Self::Error,
+        Self::Firmware,
+        Self::ChangedNamespaces,
+        Self::Commands,
+        Self::SelfTest,
+    ];
+
+    /// The file's name.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Smart => "smart",
+            Self::Error => "error",
+            Self::Firmware => "firmware",
+            Self::ChangedNamespaces => "changed-namespaces",
+            Self::Commands => "commands",
+            Self::SelfTest => "self-test",
+        }
+    }
+}
+
+impl Node {
+    /// Reads `path`: components parted by `/` (leading, trailing and doubled ones do not matter), then
+    /// perhaps a query after `?`. `N` alone is the block device, unless `directory` is set or a `/` follows:
+    /// then it is the directory.
+    ///
+    /// # Errors
+    /// `ENOENT` for a path that is none; `EINVAL` for a query that the node does not have; `ENOTDIR` for a
+    /// file with `directory` set or with a `/` behind it; `ENAMETOOLONG`.
+    pub(crate) fn parse(path: &str, directory: bool) -> Result<Self, Errno> {
+        if path.len() > MAX_PATH_BYTES {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        let (path, query) = match path.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (path, None),
+        };
+        let directory = directory || path.ends_with('/');
+        let mut parts = path.split('/').filter(|part| !part.is_empty());
+        // The deepest node has three components; a fourth is one too many.
+        let parts = [parts.next(), parts.next(), parts.next(), parts.next()];
+        let node = match parts {
+            [None, ..] => Self::Root,
+            [Some("controller"), None, ..] => Self::Controller,
+            [Some("controller"), Some("log"), None, _] => Self::Logs,
+            [Some("controller"), Some("log"), Some(page), None] => {
+                let page = LogPage::ALL.into_iter().find(|known| known.name() == page);
+                Self::Document(DocumentKind::Log(page.ok_or(Errno::ENOENT)?))
+            }
+            [Some("controller"), Some("identify"), None, _] => {
+                Self::Document(DocumentKind::IdentifyController)
+            }
+            [Some("controller"), Some("stats"), None, _] => Self::stats(None, query)?,
+            [Some("controller"), Some("admin"), None, _] => Self::Admin,
+            [Some(nsid), None, ..] if directory => Self::Namespace(parse_nsid(nsid)?),
+            [Some(nsid), None, ..] => Self::Data(parse_nsid(nsid)?),
+            [Some(nsid), Some("data"), None, _] => Self::Data(parse_nsid(nsid)?),
+            [Some(nsid), Some("identify"), None, _] => {
+                Self::Document(DocumentKind::IdentifyNamespace(parse_nsid(nsid)?))
+            }
+            [Some(nsid), Some("stats"), None, _] => Self::stats(Some(parse_nsid(nsid)?), query)?,
+            [Some(nsid), Some("bench"), None, _] => Self::Bench(parse_nsid(nsid)?),
+            _ => return Err(Errno::ENOENT),
+        };
+        if query.is_some() && !matches!(node, Self::Document(DocumentKind::Stats { .. })) {
+            return Err(Errno::EINVAL);
+        }
+        if directory && !node.is_directory() {
+            return Err(Errno::ENOTDIR);
+        }
+        Ok(node)
+    }
+
+    fn stats(nsid: Option<u32>, query: Option<&str>) -> Result<Self, Errno> {
+        let histograms = match query {
+            None => true,
+            Some("light") => false,
+            Some(_) => return Err(Errno::EINVAL),
+        };
+        Ok(Self::Document(DocumentKind::Stats { nsid, histograms }))
+    }
+
+    /// The namespace that has to exist for the node to exist.
+    pub(crate) const fn nsid(self) -> Option<u32> {
+        match self {
+            Self::Namespace(nsid)
+            | Self::Data(nsid)
+            | Self::Bench(nsid)
+            | Self::Document(DocumentKind::IdentifyNamespace(nsid)) => Some(nsid),
+            Self::Document(DocumentKind::Stats { nsid, .. }) => nsid,
+            Self::Root | Self::Controller | Self::Logs | Self::Document(_) | Self::Admin => None,
+        }
+    }
+
+    pub(crate) const fn is_directory(self) -> bool {
+        matches!(
+            self,
+            Self::Root | Self::Controller | Self::Logs | Self::Namespace(_)
+        )
+    }
+}
+
+/// A namespace's name is its identifier in decimal, in the one way that `list` shows it.
+fn parse_nsid(text: &str) -> Result<u32, Errno> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    if !plain {
+        return Err(Errno::ENOENT);
+    }
+    text.parse().map_err(|_| Errno::ENOENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_file_of_the_tree_has_its_node() {
+        let stats = |nsid, histograms| Node::Document(DocumentKind::Stats { nsid, histograms });
+        for (path, node) in [
+            ("", Node::Root),
+            ("/", Node::Root),
+            ("controller", Node::Controller),
+            ("/controller/", Node::Controller),
+            ("controller/log", Node::Logs),
+            (
+                "controller//log/smart",
+                Node::Document(DocumentKind::Log(LogPage::Smart)),
+            ),
+            (
+                "controller/log/error",
+                Node::Document(DocumentKind::Log(LogPage::Error)),
+            ),
+            (
+                "controller/log/firmware",
+                Node::Document(DocumentKind::Log(LogPage::Firmware)),
+            ),
+            (
+                "controller/log/changed-namespaces",
+                Node::Document(DocumentKind::Log(LogPage::ChangedNamespaces)),
+            ),
+            (
+                "controller/log/commands",
+                Node::Document(DocumentKind::Log(LogPage::Commands)),
+            ),
+            (
+                "controller/log/self-test",
+                Node::Document(DocumentKind::Log(LogPage::SelfTest)),
+            ),
+            (
+                "controller/identify",
+                Node::Document(DocumentKind::IdentifyController),
+            ),
+            ("controller/stats", stats(None, true)),
+            ("controller/stats?light", stats(None, false)),
+            ("controller/admin", Node::Admin),
+            ("1", Node::Data(1)),
+            ("1/", Node::Namespace(1)),
+            ("4294967295/data", Node::Data(u32::MAX)),
+            ("2/identify", Node::Document(DocumentKind::IdentifyNamespace(2))),
+            ("2/stats", stats(Some(2), true)),
+            ("/2/stats?light", stats(Some(2), false)),
+            ("2/bench", Node::Bench(2)),
+        ] {
+            assert_eq!(Node::parse(path, false), Ok(node), "{path}");
+        }
+        assert_eq!(Node::parse("3", true), Ok(Node::Namespace(3)));
+    }
+
+    #[test]
+    fn what_is_not_in_the_tree_is_refused() {
+        for (path, errno) in [
+            ("0", Errno::ENOENT),
+            ("01", Errno::ENOENT),
+            ("+1", Errno::ENOENT),
+            ("-1", Errno::ENOENT),
+            ("4294967296", Errno::ENOENT),
+            ("..", Errno::ENOENT),
+            ("1/.", Errno::ENOENT),
+            ("1/Data", Errno::ENOENT),
+            ("1/data/x", Errno::ENOENT),
+            ("controller/log/smart/x", Errno::ENOENT),
+            ("controller/log/smart/x/y", Errno::ENOENT),
+            ("controller/log/telemetry", Errno::ENOENT),
+            ("log/smart", Errno::ENOENT),
+            ("1?", Errno::EINVAL),
+            ("1?prio=high", Errno::EINVAL),
+            ("1/stats?", Errno::EINVAL),
+            ("1/stats?Light", Errno::EINVAL),
+            ("1/stats?light&x", Errno::EINVAL),
+            ("controller?light", Errno::EINVAL),
+            ("1/data/", Errno::ENOTDIR),
+            ("controller/admin/", Errno::ENOTDIR),
+        ] {
+            assert_eq!(Node::parse(path, false), Err(errno), "{path}");
+        }
+        assert_eq!(Node::parse("1/data", true), Err(Errno::ENOTDIR));
+        assert_eq!(Node::parse(&"/".repeat(MAX_PATH_BYTES), false), Ok(Node::Root));
+        assert_eq!(
+            Node::parse(&"/".repeat(MAX_PATH_BYTES + 1), false),
+            Err(Errno::ENAMETOOLONG)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_answered(path in "[a-z0-9/?.&=\\PC]{0,64}", directory: bool) {
+            if let Ok(node) = Node::parse(&path, directory) {
+                prop_assert!(!directory || node.is_directory());
+                prop_assert_ne!(node.nsid(), Some(0));
+            }
+        }
+
+        #[test]
+        fn a_namespace_has_one_name(nsid in 1_u32..) {
+            prop_assert_eq!(Node::parse(&nsid.to_string(), false), Ok(Node::Data(nsid)));
+            prop_assert_eq!(Node::parse(&format!("0{nsid}"), false), Err(Errno::ENOENT));
+        }
+    }
+}

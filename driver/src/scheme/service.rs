@@ -1,0 +1,85 @@
+//! What the scheme needs of a driver.
+
+use std::sync::Arc;
+
+use stats_proto::bench::BenchJob;
+use stats_proto::stats::StatsDocument;
+
+pub(crate) use crate::admin::{AdminAnswer, AdminData, AdminFinished, AdminRequest};
+pub(crate) use crate::benchmark::{self, Failure, Listener, Stop};
+pub(crate) use crate::controller::Identity;
+pub(crate) use crate::dma::Buffer;
+pub(crate) use crate::driver::{Driver, Hint};
+pub(crate) use crate::error::IoError;
+pub(crate) use crate::namespace::{Namespace, NamespaceState};
+pub(crate) use crate::request::{Finished, Op, Request};
+pub(crate) use crate::worker::{Answer, Remote};
+
+/// One controller, running. [`Driver`] is one; the scheme's own tests bring another.
+pub trait BlockService: Send + Sync {
+    /// Nanoseconds of the clock that [`Request::arrived_ns`] is taken from.
+    fn now_ns(&self) -> u64;
+
+    /// As [`Driver::submit`]: never blocks, and answers each request exactly once, perhaps before it returns.
+    fn submit(&self, hint: Hint, request: Request<Remote>);
+
+    /// As [`Driver::admin`]: never blocks, and answers each request exactly once, perhaps before it returns.
+    fn admin(&self, request: AdminRequest);
+
+    /// The statistics as they are now, with or without histograms.
+    fn stats(&self, histograms: bool) -> StatsDocument;
+
+    /// The active namespaces as they are now, in ascending order.
+    fn namespaces(&self) -> Arc<[Namespace]>;
+
+    /// What the controller says of itself.
+    fn identity(&self) -> &Identity;
+
+    /// Starts a benchmark of a namespace, to run until it is over or `stop` says so; `listener` hears of it.
+    ///
+    /// # Errors
+    /// Why the job cannot be run. `listener` then hears nothing.
+    fn start_benchmark(
+        &self,
+        nsid: u32,
+        job: BenchJob,
+        stop: &Stop,
+        listener: Arc<dyn Listener>,
+    ) -> Result<(), Failure>;
+}
+
+impl BlockService for Driver {
+    fn now_ns(&self) -> u64 {
+        self.clock().now_ns()
+    }
+
+    fn submit(&self, hint: Hint, request: Request<Remote>) {
+        Driver::submit(self, hint, request);
+    }
+
+    fn admin(&self, request: AdminRequest) {
+        Driver::admin(self, request);
+    }
+
+    fn stats(&self, histograms: bool) -> StatsDocument {
+        Driver::stats(self, histograms)
+    }
+
+    fn namespaces(&self) -> Arc<[Namespace]> {
+        Driver::namespaces(self)
+    }
+
+    fn identity(&self) -> &Identity {
+        Driver::identity(self)
+    }
+
+    fn start_benchmark(
+        &self,
+        nsid: u32,
+        job: BenchJob,
+        stop: &Stop,
+        listener: Arc<dyn Listener>,
+    ) -> Result<(), Failure> {
+        benchmark::start(self, nsid, job, stop, listener)
+    }
+}
