@@ -82,17 +82,16 @@ pub(crate) struct Admin {
 /// What SMART tells of the device's life beyond what is counted elsewhere.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Life {
-    /// When the device was made or powered last.
-    pub powered_ns: u64,
-    /// Time powered before that, in nanoseconds.
-    pub earlier_ns: u64,
+    /// When power came first.
+    powered_ns: u64,
     pub power_cycles: u64,
     pub unsafe_shutdowns: u64,
 }
 
 impl Life {
+    /// Power cycles take no time here, so this is the time since the first.
     fn power_on_hours(&self, now_ns: u64) -> u64 {
-        (self.earlier_ns + now_ns.saturating_sub(self.powered_ns)) / 3_600_000_000_000
+        now_ns.saturating_sub(self.powered_ns) / 3_600_000_000_000
     }
 }
 
@@ -121,6 +120,12 @@ impl Admin {
 
     pub fn life(&mut self) -> &mut Life {
         &mut self.life
+    }
+
+    /// The first time the device learns of is when it was switched on.
+    pub fn power_on(&mut self, now_ns: u64) {
+        self.life.powered_ns = now_ns;
+        self.features.reset(now_ns);
     }
 
     /// The controller has become ready.

@@ -62,6 +62,10 @@ pub(crate) struct Controller {
     shn: u8,
     pub admin: Admin,
     resets: u64,
+    /// The time is known: the first turn was taken.
+    is_powered: bool,
+    /// It was ready since power on or the last shutdown: losing power now is unsafe.
+    is_dirty: bool,
     /// Events from outside the queues.
     pub events: Vec<Event>,
 }
@@ -74,6 +78,8 @@ impl Controller {
             shn: SHN_NONE,
             admin: Admin::new(),
             resets: 0,
+            is_powered: false,
+            is_dirty: false,
             events: Vec::new(),
         }
     }
@@ -92,6 +98,10 @@ impl Controller {
         };
         if device.registers.is_vanished() {
             return false;
+        }
+        if !self.is_powered {
+            self.is_powered = true;
+            self.admin.power_on(now_ns);
         }
         let mut worked = false;
         if device.registers.is_written() {
@@ -138,10 +148,9 @@ impl Controller {
 
     /// Power is lost and comes back: everything but the media and what was saved is as new.
     pub fn power_cycle(&mut self, device: &Device, now_ns: u64) {
-        let clean = self.shutdown == Shutdown::Complete || self.phase == Phase::Disabled;
         let life = self.admin.life();
         life.power_cycles += 1;
-        life.unsafe_shutdowns += u64::from(!clean);
+        life.unsafe_shutdowns += u64::from(std::mem::take(&mut self.is_dirty));
         self.shn = SHN_NONE;
         self.reset(device, false, now_ns);
         let _ = device.registers.take_writes();
@@ -150,6 +159,10 @@ impl Controller {
 
     /// Does what the host has written to the registers.
     fn obey(&mut self, cx: Context<'_>, writes: Writes, configuration: Configuration) {
+        if writes.subsystem_reset {
+            // CC is zero since the write.
+            self.shn = SHN_NONE;
+        }
         if writes.reset {
             self.reset(cx.device, writes.subsystem_reset, cx.now_ns);
         }
@@ -188,6 +201,7 @@ impl Controller {
         {
             worked = true;
             self.shutdown = Shutdown::Complete;
+            self.is_dirty = false;
             cx.device.registers.set_shutdown_status(SHST_COMPLETE);
         }
         worked
@@ -243,6 +257,7 @@ impl Controller {
         device.registers.claim(1, 0);
         self.admin.enable(cx, cc);
         self.phase = Phase::Ready;
+        self.is_dirty = true;
         device.set_running(self.shutdown == Shutdown::None);
         if !device.registers.finish_enable(true) {
             // Disabled again meanwhile: the reset that this asks for is on its way.

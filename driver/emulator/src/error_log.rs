@@ -39,7 +39,7 @@ impl ErrorLog {
             error_count: self.count.into(),
             sqid: command.qid.into(),
             cid: command.entry.cid.into(),
-            // The phase bit is not reported (NVMe 1.4 and later: set to zero is allowed).
+            // Bit 0 is the phase tag of the completion, which is not known yet; it is no part of the status.
             status_phase: (status.0 << 1).into(),
             parameter_error_location: finished.error_location.unwrap_or(NO_LOCATION).into(),
             lba: if is_io {

@@ -27,7 +27,8 @@ pub enum Action {
         /// Added to the time it would have been due, in nanoseconds.
         ns: u64,
     },
-    /// Executed; the completion is held back until the next completion of the same submission queue went out.
+    /// Executed; the completion is held back until the next completion of the same submission queue went out, or for 1 ms
+    /// if none does.
     Reorder,
     /// Executed; then these bytes overwrite the data that went to the host, from `offset_bytes` on. What lies beyond
     /// the command's data is not touched. No effect on commands that return no data.
