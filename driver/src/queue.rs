@@ -397,3 +397,6 @@ fn cid(slot: u16, generation: u16, slot_bits: u32) -> u16 {
     // With 16 bits of slot there would be no generation; MAX_SLOTS leaves 4.
     slot | (generation << slot_bits)
 }
+
+#[cfg(test)]
+mod tests;

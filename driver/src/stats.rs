@@ -27,7 +27,7 @@ mod shared;
 #[cfg(feature = "performance-counters")]
 pub(crate) use recorder::QueueRecorder;
 #[cfg(feature = "performance-counters")]
-pub use shared::{QueueSnapshot, QueueStats};
+pub use shared::{Counters, NamespaceOp, OpSnapshot, QueueSnapshot, QueueStats};
 
 #[cfg(not(feature = "performance-counters"))]
 mod absent;
@@ -122,3 +122,6 @@ pub enum Rejected {
     /// Another queue's number.
     BadSqid,
 }
+
+#[cfg(all(test, feature = "performance-counters"))]
+mod tests;

@@ -1,0 +1,9 @@
+//! The driver against the emulated controller, both with their threads.
+#![forbid(unsafe_code)]
+
+mod bringup;
+mod failure;
+mod hostile;
+#[cfg(feature = "performance-counters")]
+mod statistics;
+mod verify;
