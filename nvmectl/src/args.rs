@@ -6,6 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
+use clap::builder::RangedI64ValueParser;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
 
@@ -63,7 +64,14 @@ pub struct Global {
     pub device: Option<DeviceName>,
 
     /// What to print: table, json, raw (the device's bytes) or hex (the same, to read)
-    #[arg(short, long, global = true, value_name = "FORMAT", value_enum, hide_possible_values = true)]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FORMAT",
+        value_enum,
+        hide_possible_values = true
+    )]
     pub output: Option<Format>,
 
     /// The same as --output json
@@ -90,7 +98,11 @@ pub struct Global {
 impl Global {
     /// The format asked for, tables by default.
     pub fn format(&self) -> Format {
-        if self.json { Format::Json } else { self.output.unwrap_or_default() }
+        if self.json {
+            Format::Json
+        } else {
+            self.output.unwrap_or_default()
+        }
     }
 }
 
@@ -146,7 +158,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct IdentifyArgs {
     /// Namespace N
-    #[arg(long, value_name = "N", conflicts_with = "controller")]
+    #[arg(long, value_name = "N", conflicts_with = "controller", value_parser = nsid())]
     pub ns: Option<u32>,
     /// The controller (the default)
     #[arg(long)]
@@ -156,7 +168,7 @@ pub struct IdentifyArgs {
 #[derive(Debug, Args)]
 pub struct IdNsArgs {
     /// Namespace N; not needed where there is only one
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = nsid())]
     pub ns: Option<u32>,
 }
 
@@ -170,7 +182,7 @@ pub struct SmartArgs {
 #[derive(Debug, Args)]
 pub struct StatsArgs {
     /// Only namespace N
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = nsid())]
     pub ns: Option<u32>,
     /// Without latency histograms
     #[arg(long)]
@@ -205,8 +217,13 @@ pub struct BenchArgs {
     pub randrw: bool,
     /// A pattern by fio's name: read, write, randread, randwrite, rw, randrw
     #[arg(
-        long, visible_alias = "readwrite", value_name = "PATTERN", value_enum, group = "pattern",
-        hide_possible_values = true, help_heading = "Pattern"
+        long,
+        visible_alias = "readwrite",
+        value_name = "PATTERN",
+        value_enum,
+        group = "pattern",
+        hide_possible_values = true,
+        help_heading = "Pattern"
     )]
     pub rw: Option<PatternName>,
     /// Percentage of reads in a mix; alone it means --randrw [default: 50]
@@ -255,11 +272,17 @@ pub struct BenchArgs {
     #[arg(long, value_name = "SIZE", help_heading = "Load", value_parser = parse_size)]
     pub size: Option<u64>,
     /// Seed of addresses and data
-    #[arg(long, visible_alias = "randseed", value_name = "N", default_value_t = 1, help_heading = "Load")]
+    #[arg(
+        long,
+        visible_alias = "randseed",
+        value_name = "N",
+        default_value_t = 1,
+        help_heading = "Load"
+    )]
     pub random_seed: u64,
 
     /// Namespace N; the same as -d
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = nsid())]
     pub ns: Option<u32>,
     /// Print the result as fio's JSON
     #[arg(long)]
@@ -268,7 +291,12 @@ pub struct BenchArgs {
     #[arg(long, help_heading = "Writing")]
     pub destructive: bool,
     /// The serial number of the device whose data may be destroyed, instead of typing it
-    #[arg(long, value_name = "SERIAL", requires = "destructive", help_heading = "Writing")]
+    #[arg(
+        long,
+        value_name = "SERIAL",
+        requires = "destructive",
+        help_heading = "Writing"
+    )]
     pub yes_destroy: Option<String>,
 }
 
@@ -288,6 +316,11 @@ pub enum PatternName {
     Rw,
     /// Random reads and writes
     Randrw,
+}
+
+/// What a namespace's number can be (Base 2.0, section 3.2.1: neither 0 nor FFFFFFFFh).
+fn nsid() -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=0xFFFF_FFFE)
 }
 
 fn parse_interval_ns(text: &str) -> Result<u64, String> {
@@ -342,7 +375,10 @@ mod tests {
     }
 
     fn bench(line: &str) -> BenchArgs {
-        match parse(line).unwrap_or_else(|error| panic!("{line}: {error}")).command {
+        match parse(line)
+            .unwrap_or_else(|error| panic!("{line}: {error}"))
+            .command
+        {
             Command::Bench(bench) => bench,
             other => panic!("{line}: {other:?}"),
         }
@@ -355,11 +391,23 @@ mod tests {
 
     #[test]
     fn the_queue_depth_in_every_spelling() {
-        for line in ["--qd32", "--qd 32", "--qd=32", "--iodepth 32", "--iodepth=32", "--queue-depth 32"] {
+        for line in [
+            "--qd32",
+            "--qd 32",
+            "--qd=32",
+            "--iodepth 32",
+            "--iodepth=32",
+            "--queue-depth 32",
+        ] {
             assert_eq!(bench(&format!("nvmectl bench {line}")).qd, 32, "{line}");
         }
         assert!(parse("nvmectl bench --qdx").is_err());
-        assert!(parse("nvmectl bench --qd32x").unwrap_err().to_string().contains("32x"));
+        assert!(
+            parse("nvmectl bench --qd32x")
+                .unwrap_err()
+                .to_string()
+                .contains("32x")
+        );
         assert!(parse("nvmectl bench -- --qd32").is_err());
     }
 
@@ -370,27 +418,45 @@ mod tests {
         );
         assert_eq!(args.rw, Some(PatternName::Randrw));
         assert_eq!((args.mix, args.bs, args.jobs), (Some(70), 128 << 10, 2));
-        assert_eq!((args.time, args.ios, args.random_seed), (Some(10_000_000_000), Some(5), 9));
+        assert_eq!(
+            (args.time, args.ios, args.random_seed),
+            (Some(10_000_000_000), Some(5), 9)
+        );
         assert_eq!(bench("nvmectl bench --rw=readwrite").rw, Some(PatternName::Rw));
     }
 
     #[test]
     fn global_options_stand_before_or_after_the_command() {
-        for line in ["nvmectl --emulate=lba=512 -d 1 --json list", "nvmectl list --emulate=lba=512 -d nvme:1 --json"] {
+        for line in [
+            "nvmectl --emulate=lba=512 -d 1 --json list",
+            "nvmectl list --emulate=lba=512 -d nvme:1 --json",
+        ] {
             let cli = parse(line).unwrap();
             assert_eq!(cli.global.emulate.as_deref(), Some("lba=512"));
             assert_eq!(cli.global.device, Some(DeviceName::Namespace(1)));
             assert_eq!(cli.global.format(), Format::Json);
         }
-        assert_eq!(parse("nvmectl --emulate list").unwrap().global.emulate.as_deref(), Some(""));
+        assert_eq!(
+            parse("nvmectl --emulate list").unwrap().global.emulate.as_deref(),
+            Some("")
+        );
         assert_eq!(parse("nvmectl list").unwrap().global.emulate, None);
     }
 
     #[test]
     fn the_names_people_know() {
-        assert!(matches!(parse("nvmectl id-ctrl").unwrap().command, Command::IdCtrl));
-        assert!(matches!(parse("nvmectl id-ns --ns 3").unwrap().command, Command::IdNs(IdNsArgs { ns: Some(3) })));
-        assert!(matches!(parse("nvmectl smart-log").unwrap().command, Command::Smart(_)));
+        assert!(matches!(
+            parse("nvmectl id-ctrl").unwrap().command,
+            Command::IdCtrl
+        ));
+        assert!(matches!(
+            parse("nvmectl id-ns --ns 3").unwrap().command,
+            Command::IdNs(IdNsArgs { ns: Some(3) })
+        ));
+        assert!(matches!(
+            parse("nvmectl smart-log").unwrap().command,
+            Command::Smart(_)
+        ));
         assert!(parse("nvmectl id-ctrl --ns 3").is_err());
     }
 

@@ -33,7 +33,11 @@ impl Bench {
     /// # Errors
     /// Usage.
     pub fn new(args: &BenchArgs, device: Option<DeviceName>) -> Result<Self, Error> {
-        Ok(Self { job: job::from_args(args)?, device: device::asked(device, args.ns)?, fio_json: args.fio_json })
+        Ok(Self {
+            job: job::from_args(args)?,
+            device: device::asked(device, args.ns)?,
+            fio_json: args.fio_json,
+        })
     }
 
     /// Runs it and prints its result.
@@ -52,11 +56,17 @@ impl Bench {
 
         let interrupt = Interrupt::listen()?;
         let line = ProgressLine::new(output.style.units);
-        let ended = drive(tree, nsid, &self.job, &interrupt, &mut |progress| line.show(&progress));
+        let ended = drive(tree, nsid, &self.job, &interrupt, &mut |progress| {
+            line.show(&progress)
+        });
         drop(line);
         let ended = ended?;
         self.print(&ended, output)?;
-        if ended.interrupted { Err(Error::Interrupted) } else { Ok(()) }
+        if ended.interrupted {
+            Err(Error::Interrupted)
+        } else {
+            Ok(())
+        }
     }
 
     fn describe(&self, nsid: u32, target: &Target, output: &mut Output) -> Result<(), Error> {
@@ -114,6 +124,9 @@ fn drive(
     let mut lines = Lines::new(tree.open(&path, Access::ReadWrite)?, &path);
     // Of a job that it refuses the driver says why in a line; without one, the errno has to do.
     let refused = write_all(lines.file.as_mut(), &path, &request).err();
+    if refused.is_none() {
+        log::info!("the job is running");
+    }
     let mut interrupted = false;
     loop {
         if interrupt.requested() && !interrupted {
@@ -128,9 +141,18 @@ fn drive(
         };
         match BenchLine::parse(&text).map_err(|error| Error::malformed(&path, error))? {
             BenchLine::Progress(progress) => on_progress(progress),
-            BenchLine::Result(result) => return Ok(Ended { text, result: *result, interrupted }),
+            BenchLine::Result(result) => {
+                return Ok(Ended {
+                    text,
+                    result: *result,
+                    interrupted,
+                });
+            }
             BenchLine::Error(error) => {
-                return Err(Error::Bench { message: error.error, errno: Errno(error.errno) });
+                return Err(Error::Bench {
+                    message: error.error,
+                    errno: Errno(error.errno),
+                });
             }
         }
     }
@@ -147,7 +169,12 @@ struct Lines<'p> {
 
 impl<'p> Lines<'p> {
     fn new(file: Box<dyn TreeFile>, path: &'p str) -> Self {
-        Self { file, path, pending: Vec::new(), offset_bytes: 0 }
+        Self {
+            file,
+            path,
+            pending: Vec::new(),
+            offset_bytes: 0,
+        }
     }
 
     /// The next line, without its newline. Blocks until there is one.
@@ -170,7 +197,8 @@ impl<'p> Lines<'p> {
             if count == 0 {
                 return Err(Error::malformed(self.path, "it ended without a result"));
             }
-            self.pending.extend_from_slice(piece.get(..count).unwrap_or_default());
+            self.pending
+                .extend_from_slice(piece.get(..count).unwrap_or_default());
             self.offset_bytes += count as u64;
         }
     }

@@ -52,7 +52,11 @@ fn parse_nsid(text: &str) -> Option<u32> {
 /// # Errors
 /// What listing the tree's root gives.
 pub fn namespaces(tree: &dyn Tree) -> Result<Vec<u32>, Error> {
-    let mut found: Vec<u32> = tree.list("")?.iter().filter_map(|name| parse_nsid(name)).collect();
+    let mut found: Vec<u32> = tree
+        .list("")?
+        .iter()
+        .filter_map(|name| parse_nsid(name))
+        .collect();
     found.sort_unstable();
     Ok(found)
 }
@@ -85,12 +89,18 @@ pub fn one_namespace(tree: &dyn Tree, asked: Option<DeviceName>, command: &str) 
             format!("name one: -d {}", Names(&found)),
         )),
         Some(DeviceName::Namespace(nsid)) if found.contains(&nsid) => Ok(nsid),
-        Some(DeviceName::Namespace(nsid)) => Err(Error::NoNamespace { nsid, found: Names(&found).to_string() }),
+        Some(DeviceName::Namespace(nsid)) => Err(Error::NoNamespace {
+            nsid,
+            found: Names(&found).to_string(),
+        }),
         None => match found.as_slice() {
             [] => Err(Error::NoNamespaces),
             [only] => Ok(*only),
             several => Err(Error::usage(
-                format!("there are {} namespaces, and {command} works on one", several.len()),
+                format!(
+                    "there are {} namespaces, and {command} works on one",
+                    several.len()
+                ),
                 format!("name it: -d {}", Names(several)),
             )),
         },
@@ -127,9 +137,12 @@ mod tests {
     use crate::tree::fake::FakeTree;
 
     fn tree(nsids: &[u32]) -> FakeTree {
-        nsids.iter().fold(FakeTree::new().file("controller/stats", b"{}"), |tree, nsid| {
-            tree.file(&format!("{nsid}/stats"), b"{}").file(&format!("{nsid}p1/data"), b"")
-        })
+        nsids
+            .iter()
+            .fold(FakeTree::new().file("controller/stats", b"{}"), |tree, nsid| {
+                tree.file(&format!("{nsid}/stats"), b"{}")
+                    .file(&format!("{nsid}p1/data"), b"")
+            })
     }
 
     #[test]
@@ -138,7 +151,20 @@ mod tests {
         assert_eq!("12".parse(), Ok(DeviceName::Namespace(12)));
         assert_eq!("controller".parse(), Ok(DeviceName::Controller));
         assert_eq!("nvme:controller".parse(), Ok(DeviceName::Controller));
-        for bad in ["", "nvme:", "0", "nvme:0", "01", "+1", "-1", "1p1", "nvme0n1", "4294967295", "4294967296", " 1"] {
+        for bad in [
+            "",
+            "nvme:",
+            "0",
+            "nvme:0",
+            "01",
+            "+1",
+            "-1",
+            "1p1",
+            "nvme0n1",
+            "4294967295",
+            "4294967296",
+            " 1",
+        ] {
             assert_eq!(bad.parse::<DeviceName>(), Err(DeviceNameError), "{bad}");
         }
     }
@@ -146,15 +172,24 @@ mod tests {
     #[test]
     fn one_namespace_is_used_several_are_listed() {
         assert_eq!(one_namespace(&tree(&[7]), None, "bench").unwrap(), 7);
-        assert_eq!(one_namespace(&tree(&[1, 10, 2]), Some(DeviceName::Namespace(2)), "bench").unwrap(), 2);
+        assert_eq!(
+            one_namespace(&tree(&[1, 10, 2]), Some(DeviceName::Namespace(2)), "bench").unwrap(),
+            2
+        );
         assert_eq!(namespaces(&tree(&[1, 10, 2])).unwrap(), [1, 2, 10]);
 
         let several = one_namespace(&tree(&[1, 2, 3]), None, "bench").unwrap_err();
         assert_eq!(several.exit_code(), 2);
         assert_eq!(several.hint().unwrap(), "name it: -d nvme:1, nvme:2 or nvme:3");
         let missing = one_namespace(&tree(&[1, 2]), Some(DeviceName::Namespace(3)), "bench").unwrap_err();
-        assert_eq!((missing.exit_code(), missing.to_string().contains("nvme:3")), (4, true));
-        assert_eq!(one_namespace(&tree(&[]), None, "bench").unwrap_err().exit_code(), 4);
+        assert_eq!(
+            (missing.exit_code(), missing.to_string().contains("nvme:3")),
+            (4, true)
+        );
+        assert_eq!(
+            one_namespace(&tree(&[]), None, "bench").unwrap_err().exit_code(),
+            4
+        );
         let controller = one_namespace(&tree(&[1]), Some(DeviceName::Controller), "bench").unwrap_err();
         assert_eq!(controller.exit_code(), 2);
     }
@@ -173,7 +208,12 @@ mod tests {
         assert_eq!(asked(None, Some(2)).unwrap(), two);
         assert_eq!(asked(one, Some(1)).unwrap(), one);
         assert_eq!(asked(one, Some(2)).unwrap_err().exit_code(), 2);
-        assert_eq!(asked(Some(DeviceName::Controller), Some(1)).unwrap_err().exit_code(), 2);
+        assert_eq!(
+            asked(Some(DeviceName::Controller), Some(1))
+                .unwrap_err()
+                .exit_code(),
+            2
+        );
     }
 
     proptest! {

@@ -53,7 +53,10 @@ pub enum Error {
 impl Error {
     /// A usage error.
     pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Usage { message: message.into(), hint: hint.into() }
+        Self::Usage {
+            message: message.into(),
+            hint: hint.into(),
+        }
     }
 
     /// An embedded driver on `spec` that did not start: the user's error where `spec` is, else the device's.
@@ -72,7 +75,10 @@ impl Error {
 
     /// A document that cannot be used.
     pub fn malformed(path: &str, why: impl ToString) -> Self {
-        Self::Malformed { path: path.to_owned(), why: why.to_string() }
+        Self::Malformed {
+            path: path.to_owned(),
+            why: why.to_string(),
+        }
     }
 
     /// The exit code, as `nvmectl --help` lists them.
@@ -82,7 +88,9 @@ impl Error {
             Self::NoDriver { why, .. } if why.kind() == io::ErrorKind::PermissionDenied => 3,
             Self::NoDriver { .. } | Self::NoNamespaces | Self::NoNamespace { .. } => 4,
             // What the driver refuses about a job is what the command line asked for.
-            Self::Bench { errno: Errno::EINVAL, .. } => 2,
+            Self::Bench {
+                errno: Errno::EINVAL, ..
+            } => 2,
             Self::Tree(TreeError { errno, .. }) | Self::Bench { errno, .. } => exit_code_of(*errno),
             Self::Start(error) => exit_code_of_start(error),
             Self::Malformed { .. } => 1,
@@ -124,7 +132,9 @@ impl Error {
             Self::NoNamespaces => "nvmectl identify --controller shows what the controller has".to_owned(),
             Self::NoNamespace { found, .. } => format!("there is {found}"),
             Self::Tree(TreeError { errno, .. }) | Self::Bench { errno, .. } => hint_of(*errno)?.to_owned(),
-            Self::Malformed { .. } => "driver and nvmectl may be of different versions: compare --version".to_owned(),
+            Self::Malformed { .. } => {
+                "driver and nvmectl may be of different versions: compare --version".to_owned()
+            }
             Self::Start(_) | Self::HealthWarning { .. } | Self::Interrupted | Self::Output(_) => return None,
         };
         Some(hint)
@@ -164,7 +174,14 @@ pub struct ErrorDocument {
 impl ErrorDocument {
     /// The document of one error.
     pub fn new(error: &'static str, message: String, hint: Option<String>, exit_code: u8) -> Self {
-        Self { schema: "nvmectl-error", version: "1.0", error, message, hint, exit_code }
+        Self {
+            schema: "nvmectl-error",
+            version: "1.0",
+            error,
+            message,
+            hint,
+            exit_code,
+        }
     }
 
     /// One line of JSON, without the newline.
@@ -190,7 +207,9 @@ fn exit_code_of(errno: Errno) -> u8 {
 
 fn hint_of(errno: Errno) -> Option<&'static str> {
     Some(match errno {
-        Errno::EPERM | Errno::EACCES => "run it as root; reading stats, identify and smart needs no privilege",
+        Errno::EPERM | Errno::EACCES => {
+            "run it as root; reading stats, identify and smart needs no privilege"
+        }
         Errno::ENOENT => "nvmectl list shows what there is",
         Errno::EIO => "nvmectl error-log and nvmectl smart show what the device says about it",
         Errno::EBUSY => "someone else uses it: wait, or end what uses it",
@@ -199,7 +218,9 @@ fn hint_of(errno: Errno) -> Option<&'static str> {
             "the device is gone or does not answer: nvmectl stats shows its state and the oldest command still out"
         }
         Errno::ESHUTDOWN | ENOTCONN => "the driver has ended: start it again",
-        Errno::EOPNOTSUPP | ENOSYS => "this controller or this driver does not have it: nvmectl identify shows what there is",
+        Errno::EOPNOTSUPP | ENOSYS => {
+            "this controller or this driver does not have it: nvmectl identify shows what there is"
+        }
         _ => return None,
     })
 }
@@ -209,7 +230,10 @@ fn exit_code_of_start(error: &nvme_driver::Error) -> u8 {
     use nvme_driver::Error as Start;
     match error {
         Start::Config(_) => 2,
-        Start::Absent | Start::NotReady { .. } | Start::AdminTimeout { .. } | Start::ShutdownTimeout { .. } => 5,
+        Start::Absent
+        | Start::NotReady { .. }
+        | Start::AdminTimeout { .. }
+        | Start::ShutdownTimeout { .. } => 5,
         Start::Unsupported { .. } => 6,
         _ => 1,
     }
@@ -233,14 +257,21 @@ mod tests {
             (Errno::EINVAL, 1),
             (Errno(-7), 1),
         ] {
-            assert_eq!(Error::from(TreeError::new(Operation::Read, "1/stats", errno)).exit_code(), exit_code, "{errno}");
+            assert_eq!(
+                Error::from(TreeError::new(Operation::Read, "1/stats", errno)).exit_code(),
+                exit_code,
+                "{errno}"
+            );
         }
     }
 
     #[test]
     fn an_error_says_what_why_and_what_to_do_next() {
         let why = io::Error::from(io::ErrorKind::NotFound);
-        let error = Error::NoDriver { root: PathBuf::from("/run/scheme/nvme"), why };
+        let error = Error::NoDriver {
+            root: PathBuf::from("/run/scheme/nvme"),
+            why,
+        };
         assert_eq!(
             error.text(),
             "error: no driver is running: /run/scheme/nvme: entity not found\n \

@@ -24,11 +24,17 @@ pub fn run(tree: &dyn Tree, output: &mut Output) -> Result<(), Error> {
     if matches!(output.format, Format::Raw | Format::Hex) {
         return output.bytes(&bytes);
     }
-    let log = <[ErrorLogEntry]>::ref_from_bytes(&bytes)
-        .map_err(|_| Error::malformed(PATH, format!("its {} bytes are no whole number of entries of 64", bytes.len())))?;
+    let log = <[ErrorLogEntry]>::ref_from_bytes(&bytes).map_err(|_| {
+        Error::malformed(
+            PATH,
+            format!("its {} bytes are no whole number of entries of 64", bytes.len()),
+        )
+    })?;
     // How many errors there ever were is in another log. It explains an empty one, and may be missing.
     let smart = read_document(tree, "controller/log/smart").ok();
-    let ever = smart.and_then(|bytes| SmartLog::read_from_bytes(&bytes).ok()).map(|log| log.num_err_log_entries.get());
+    let ever = smart
+        .and_then(|bytes| SmartLog::read_from_bytes(&bytes).ok())
+        .map(|log| log.num_err_log_entries.get());
     let document = ErrorLogDocument::new(log, ever);
     match output.format {
         Format::Json => output.json(&document),
@@ -83,7 +89,11 @@ impl ErrorLogDocument {
             device: "nvme:controller",
             capacity_entries: log.len(),
             errors_ever: ever.map(Wide),
-            entries: log.iter().filter(|entry| entry.is_used()).map(Entry::new).collect(),
+            entries: log
+                .iter()
+                .filter(|entry| entry.is_used())
+                .map(Entry::new)
+                .collect(),
         }
     }
 
@@ -168,7 +178,9 @@ mod tests {
         log[0].error_count.set(12);
         log[0].sqid.set(1);
         log[0].cid.set(0x105);
-        log[0].status_phase.set(Status::LBA_OUT_OF_RANGE.with_dnr(true).0 << 1);
+        log[0]
+            .status_phase
+            .set(Status::LBA_OUT_OF_RANGE.with_dnr(true).0 << 1);
         log[0].parameter_error_location.set(u16::MAX);
         log[0].lba.set(1 << 60);
         log[0].nsid.set(1);
@@ -189,11 +201,15 @@ mod tests {
     #[test]
     fn entries_are_decoded_and_unused_ones_left_out() {
         let tree = FakeTree::new().file(PATH, sample().as_bytes());
-        let document: serde_json::Value = serde_json::from_str(&printed(&tree, Format::Json).unwrap()).unwrap();
+        let document: serde_json::Value =
+            serde_json::from_str(&printed(&tree, Format::Json).unwrap()).unwrap();
         assert_eq!(document["capacity_entries"], 3);
         assert_eq!(document["errors_ever"], json!(null));
         assert_eq!(document["entries"].as_array().unwrap().len(), 2);
-        assert_eq!(document["entries"][0]["status"], Status::LBA_OUT_OF_RANGE.with_dnr(true).to_string());
+        assert_eq!(
+            document["entries"][0]["status"],
+            Status::LBA_OUT_OF_RANGE.with_dnr(true).to_string()
+        );
         assert_eq!(document["entries"][0]["lba"], "1152921504606846976");
         assert_eq!(document["entries"][0]["do_not_retry"], true);
         assert_eq!(document["entries"][0]["parameter_byte"], json!(null));
@@ -207,7 +223,13 @@ mod tests {
         let tree = FakeTree::new().file(PATH, sample().as_bytes());
         let text = printed(&tree, Format::Table).unwrap();
         assert_eq!(text.lines().count(), 3, "{text}");
-        assert!(text.lines().nth(1).unwrap().contains(&Status::LBA_OUT_OF_RANGE.with_dnr(true).to_string()), "{text}");
+        assert!(
+            text.lines()
+                .nth(1)
+                .unwrap()
+                .contains(&Status::LBA_OUT_OF_RANGE.with_dnr(true).to_string()),
+            "{text}"
+        );
         assert!(text.lines().nth(2).unwrap().ends_with("byte 40 bit 3"), "{text}");
     }
 
@@ -215,11 +237,17 @@ mod tests {
     fn an_empty_log_of_a_device_with_errors_is_explained() {
         let mut smart = SmartLog::default();
         let tree = |smart: &SmartLog| {
-            FakeTree::new().file(PATH, &[0; 128]).file("controller/log/smart", smart.as_bytes())
+            FakeTree::new()
+                .file(PATH, &[0; 128])
+                .file("controller/log/smart", smart.as_bytes())
         };
         assert_eq!(printed(&tree(&smart), Format::Table).unwrap(), "no errors\n");
         smart.num_err_log_entries.set(7);
-        assert!(printed(&tree(&smart), Format::Table).unwrap().contains("there were 7 over the device's life"));
+        assert!(
+            printed(&tree(&smart), Format::Table)
+                .unwrap()
+                .contains("there were 7 over the device's life")
+        );
     }
 
     #[test]

@@ -41,7 +41,9 @@ pub fn run(tree: &dyn Tree, subject: Subject, output: &mut Output) -> Result<(),
             }
             let identify: IdentifyController = decode(&bytes, path)?;
             // MDTS counts in pages of a size that only the driver knows; without its word the field stays unknown.
-            let mdts_bytes = snapshot::read_light(tree).ok().and_then(|stats| stats.controller.mdts_bytes);
+            let mdts_bytes = snapshot::read_light(tree)
+                .ok()
+                .and_then(|stats| stats.controller.mdts_bytes);
             let document = ControllerDocument::new(&identify, mdts_bytes);
             show(&document, controller::HEX, output)
         }
@@ -71,6 +73,10 @@ fn show(document: &impl serde::Serialize, hex: &[&str], output: &mut Output) -> 
 /// # Errors
 /// Malformed, when there are fewer or more bytes.
 pub fn decode<T: FromBytes>(bytes: &[u8], path: &str) -> Result<T, Error> {
-    T::read_from_bytes(bytes)
-        .map_err(|_| Error::malformed(path, format!("it has {} bytes instead of {IDENTIFY_BYTES}", bytes.len())))
+    T::read_from_bytes(bytes).map_err(|_| {
+        Error::malformed(
+            path,
+            format!("it has {} bytes instead of {IDENTIFY_BYTES}", bytes.len()),
+        )
+    })
 }

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::identify;
 use crate::output::Output;
 use crate::snapshot;
-use crate::style::{Align, Tone};
+use crate::style::{Align, Tone, tone_of_state};
 use crate::tree::{Tree, read_document};
 use crate::values::Wide;
 
@@ -67,7 +67,10 @@ struct Namespace {
 impl ListDocument {
     fn read(tree: &dyn Tree) -> Result<Self, Error> {
         let stats = snapshot::read_light(tree)?.controller;
-        let namespaces = device::namespaces(tree)?.into_iter().map(|nsid| Namespace::read(tree, nsid)).collect();
+        let namespaces = device::namespaces(tree)?
+            .into_iter()
+            .map(|nsid| Namespace::read(tree, nsid))
+            .collect();
         Ok(Self {
             schema: "nvmectl-list",
             version: "1.0",
@@ -96,7 +99,6 @@ impl ListDocument {
             ("BACKEND", Align::Left),
             ("STATE", Align::Left),
         ]);
-        let tone = if controller.state == "ready" { Tone::Good } else { Tone::Bad };
         let backend = match &controller.pci {
             Some(pci) => format!("{} {pci}", controller.backend),
             None => controller.backend.clone(),
@@ -107,7 +109,7 @@ impl ListDocument {
             (controller.serial.clone(), Tone::Plain),
             (controller.firmware.clone(), Tone::Plain),
             (backend, Tone::Plain),
-            (controller.state.clone(), tone),
+            (controller.state.clone(), tone_of_state(&controller.state)),
         ]);
         out.push_str(&about.lines(0));
         out.push('\n');
@@ -123,7 +125,8 @@ impl ListDocument {
             ("BLOCK", Align::Right),
             ("METADATA", Align::Right),
         ]);
-        let bytes = |bytes: Option<u128>| bytes.map_or_else(|| "-".to_owned(), |bytes| style.units.bytes(bytes));
+        let bytes =
+            |bytes: Option<u128>| bytes.map_or_else(|| "-".to_owned(), |bytes| style.units.bytes(bytes));
         for namespace in &self.namespaces {
             table.row([
                 namespace.device.clone(),
@@ -186,7 +189,11 @@ mod tests {
 
     fn printed(format: Format) -> String {
         let mut out = Vec::new();
-        run(&tree(), &mut Output::new(&mut out, format, Style::plain(Units::Iec))).unwrap();
+        run(
+            &tree(),
+            &mut Output::new(&mut out, format, Style::plain(Units::Iec)),
+        )
+        .unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -203,10 +210,13 @@ mod tests {
         let document: serde_json::Value = serde_json::from_str(&printed(Format::Json)).unwrap();
         assert_eq!(document["controller"]["serial"], "S1");
         assert_eq!(document["namespaces"][0]["size_bytes"], "1073741824");
-        assert_eq!(document["namespaces"][1], json!({
-            "device": "nvme:2", "nsid": 2, "size_bytes": null, "used_bytes": null, "lba_bytes": null,
-            "metadata_bytes": null
-        }));
+        assert_eq!(
+            document["namespaces"][1],
+            json!({
+                "device": "nvme:2", "nsid": 2, "size_bytes": null, "used_bytes": null, "lba_bytes": null,
+                "metadata_bytes": null
+            })
+        );
     }
 
     #[test]
@@ -214,7 +224,11 @@ mod tests {
         let stats = serde_json::to_vec(&samples::stats(0, 10)).unwrap();
         let tree = FakeTree::new().file("controller/stats?light", &stats);
         let mut out = Vec::new();
-        run(&tree, &mut Output::new(&mut out, Format::Table, Style::plain(Units::Iec))).unwrap();
+        run(
+            &tree,
+            &mut Output::new(&mut out, Format::Table, Style::plain(Units::Iec)),
+        )
+        .unwrap();
         assert!(out.ends_with(b"\nno namespaces\n"));
     }
 }

@@ -45,7 +45,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return answer(&error, &arguments),
     };
-    let Err(error) = run::run(&cli) else { return ExitCode::SUCCESS };
+    let Err(error) = run::run(&cli) else {
+        return ExitCode::SUCCESS;
+    };
     if !error.is_silent() {
         // Where standard error is closed there is nobody to tell.
         let mut stderr = std::io::stderr().lock();
@@ -62,7 +64,11 @@ fn answer(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     let _ = error.print();
     if error.use_stderr() && args::asks_for_json(arguments) {
         let text = error.to_string();
-        let message = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+        let message = text
+            .split("\n\n")
+            .next()
+            .unwrap_or_default()
+            .trim_start_matches("error: ");
         let hint = Some("nvmectl --help".to_owned());
         let document = ErrorDocument::new("usage", message.to_owned(), hint, 2);
         let _ = writeln!(std::io::stderr(), "{}", document.to_line());

@@ -31,7 +31,11 @@ impl<'o> Output<'o> {
         if matches!(self.format, Format::Table | Format::Json) || accepted.contains(&self.format) {
             return Ok(());
         }
-        let names: Vec<&str> = [Format::Table, Format::Json].iter().chain(accepted).map(|format| format.name()).collect();
+        let names: Vec<&str> = [Format::Table, Format::Json]
+            .iter()
+            .chain(accepted)
+            .map(|format| format.name())
+            .collect();
         Err(Error::usage(
             format!("{command} cannot be printed as {}", self.format.name()),
             format!("--output takes {} here", names.join(", ")),
@@ -106,9 +110,21 @@ fn hex_dump(bytes: &[u8]) -> String {
         }
         in_run = is_zero;
         let hex: Vec<String> = line.iter().map(|byte| format!("{byte:02x}")).collect();
-        let ascii: String =
-            line.iter().map(|byte| if byte.is_ascii_graphic() || *byte == b' ' { char::from(*byte) } else { '.' }).collect();
-        out.push_str(&format!("{:08x}  {:<47}  |{ascii}|\n", number * 16, hex.join(" ")));
+        let ascii: String = line
+            .iter()
+            .map(|byte| {
+                if byte.is_ascii_graphic() || *byte == b' ' {
+                    char::from(*byte)
+                } else {
+                    '.'
+                }
+            })
+            .collect();
+        out.push_str(&format!(
+            "{:08x}  {:<47}  |{ascii}|\n",
+            number * 16,
+            hex.join(" ")
+        ));
     }
     out
 }
@@ -136,9 +152,16 @@ mod tests {
     fn a_format_that_a_command_does_not_have_is_refused() {
         let mut sink = Vec::new();
         let output = Output::new(&mut sink, Format::Hex, Style::plain(Units::Iec));
-        assert!(output.check_format("identify", &[Format::Raw, Format::Hex]).is_ok());
+        assert!(
+            output
+                .check_format("identify", &[Format::Raw, Format::Hex])
+                .is_ok()
+        );
         let error = output.check_format("list", &[]).unwrap_err();
         assert_eq!(error.exit_code(), 2);
-        assert_eq!(error.text(), "error: list cannot be printed as hex\n hint: --output takes table, json here");
+        assert_eq!(
+            error.text(),
+            "error: list cannot be printed as hex\n hint: --output takes table, json here"
+        );
     }
 }

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::identify::{self, Subject};
 use crate::output::Output;
 use crate::stats::Stats;
-use crate::style::Style;
+use crate::style::{Style, printable};
 use crate::tree::{self, Embedded, MountedTree, Tree};
 use crate::{error_log, list, smart};
 
@@ -24,11 +24,18 @@ pub fn run(cli: &Cli) -> Result<(), Error> {
     let global = &cli.global;
     start_log(global);
     let mut stdout = io::stdout().lock();
-    let mut output =
-        Output::new(&mut stdout, global.format(), Style::of_stdout(global.color, global.units));
+    let mut output = Output::new(
+        &mut stdout,
+        global.format(),
+        Style::of_stdout(global.color, global.units),
+    );
     match &cli.command {
         Command::List => {
-            if would_read(global, "controller/stats?light and the namespaces' identify", &mut output)? {
+            if would_read(
+                global,
+                "controller/stats?light and the namespaces' identify",
+                &mut output,
+            )? {
                 return Ok(());
             }
             list::run(&*connect(global)?, &mut output)
@@ -47,9 +54,11 @@ pub fn run(cli: &Cli) -> Result<(), Error> {
             run_identify(global, subject, &mut output)
         }
         Command::IdCtrl => run_identify(global, Subject::Controller, &mut output),
-        Command::IdNs(args) => {
-            run_identify(global, Subject::Namespace(device::asked(global.device, args.ns)?), &mut output)
-        }
+        Command::IdNs(args) => run_identify(
+            global,
+            Subject::Namespace(device::asked(global.device, args.ns)?),
+            &mut output,
+        ),
         Command::Smart(args) => {
             if would_read(global, "controller/log/smart", &mut output)? {
                 return Ok(());
@@ -78,7 +87,9 @@ pub fn run(cli: &Cli) -> Result<(), Error> {
 
 fn run_identify(global: &Global, subject: Subject, output: &mut Output) -> Result<(), Error> {
     let path = match subject {
-        Subject::Controller | Subject::Namespace(Some(DeviceName::Controller)) => "controller/identify".to_owned(),
+        Subject::Controller | Subject::Namespace(Some(DeviceName::Controller)) => {
+            "controller/identify".to_owned()
+        }
         Subject::Namespace(Some(DeviceName::Namespace(nsid))) => format!("{nsid}/identify"),
         Subject::Namespace(None) => "the only namespace's identify".to_owned(),
     };
@@ -99,13 +110,17 @@ fn would_read(global: &Global, what: &str, output: &mut Output) -> Result<bool, 
 /// The tree that the command line means: an embedded driver's, or that of a daemon.
 fn connect(global: &Global) -> Result<Box<dyn Tree>, Error> {
     if let Some(spec) = &global.emulate {
-        let config = Config::from_env().map_err(|error| Error::usage(error.to_string(), "set it right, or unset it"))?;
+        let config = Config::from_env()
+            .map_err(|error| Error::usage(error.to_string(), "set it right, or unset it"))?;
         return Ok(Box::new(Embedded::start(spec, &config)?));
     }
     let root = match (&global.root, std::env::var_os("NVME_ROOT")) {
         (Some(root), _) => root.clone(),
         (None, Some(root)) if root.is_empty() => {
-            return Err(Error::usage("NVME_ROOT is empty", "set it to the folder under which a driver serves its tree, or unset it"));
+            return Err(Error::usage(
+                "NVME_ROOT is empty",
+                "set it to the folder under which a driver serves its tree, or unset it",
+            ));
         }
         (None, Some(root)) => PathBuf::from(root),
         (None, None) => tree::default_root().to_owned(),
@@ -116,19 +131,30 @@ fn connect(global: &Global) -> Result<Box<dyn Tree>, Error> {
     }
 }
 
-/// Warnings always, more with `-v`; to standard error, without times, for a person who reads along.
+/// This program's warnings and the driver's errors always, more with `-v`; to standard error, without times, for a person
+/// who reads along.
 fn start_log(global: &Global) {
-    let level = match global.verbose {
-        0 => log::LevelFilter::Warn,
-        1 => log::LevelFilter::Info,
-        2 => log::LevelFilter::Debug,
-        _ => log::LevelFilter::Trace,
+    use log::LevelFilter::{Debug, Error, Info, Trace, Warn};
+    let (own, all) = match global.verbose {
+        0 => (Warn, Error),
+        1 => (Info, Info),
+        2 => (Debug, Debug),
+        _ => (Trace, Trace),
     };
     let mut builder = env_logger::Builder::new();
-    builder.filter_level(level).format(|line, record| {
-        use std::io::Write;
-        writeln!(line, "{}: {}", record.level().as_str().to_lowercase(), record.args())
-    });
+    builder
+        .filter_level(all)
+        .filter_module(env!("CARGO_CRATE_NAME"), own)
+        .format(|line, record| {
+            use std::io::Write;
+            let text = record.args().to_string();
+            writeln!(
+                line,
+                "{}: {}",
+                record.level().as_str().to_lowercase(),
+                printable(&text, false)
+            )
+        });
     // A second logger is no reason to stop.
     let _ = builder.try_init();
 }

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use stats_proto::Version;
-use stats_proto::bench::{BenchDevice, BenchJob, BenchJobResult, BenchResult, Depth, Latencies, LatencySummary, Side};
+use stats_proto::bench::{
+    BenchDevice, BenchJob, BenchJobResult, BenchResult, Depth, Latencies, LatencySummary, Side,
+};
 use stats_proto::hist::{Histogram, Unit, index_of};
 use stats_proto::stats::{
-    ControllerInfo, DriverInfo, Events, NamespaceOpStats, NamespaceStats, OpStats, QueueCounters, QueueKind, QueueMode,
-    QueueStats, SnapshotInfo, StatsDocument, Time,
+    ControllerInfo, DriverInfo, Events, NamespaceOpStats, NamespaceStats, OpStats, QueueCounters, QueueKind,
+    QueueMode, QueueStats, SnapshotInfo, StatsDocument, Time,
 };
 
 /// A histogram of `count` values at each of `values_ns`.
@@ -50,7 +52,11 @@ pub fn stats(reads: u64, at_s: u64) -> StatsDocument {
     StatsDocument {
         schema: Default::default(),
         version: Version::CURRENT,
-        driver: DriverInfo { name: "nvme-driver".into(), version: "0.1.0".into(), features: vec![] },
+        driver: DriverInfo {
+            name: "nvme-driver".into(),
+            version: "0.1.0".into(),
+            features: vec![],
+        },
         boot_id: None,
         instance_id: "1".into(),
         generation: 0,
@@ -61,7 +67,11 @@ pub fn stats(reads: u64, at_s: u64) -> StatsDocument {
             clock_hz: Some(2_000_000_000),
             started_monotonic_ns: 0,
         },
-        snapshot: SnapshotInfo { duration_ns: 100, consistent: true, retries: 0 },
+        snapshot: SnapshotInfo {
+            duration_ns: 100,
+            consistent: true,
+            retries: 0,
+        },
         controller: ControllerInfo {
             pci: None,
             backend: "emulated".into(),
@@ -91,7 +101,11 @@ pub fn stats(reads: u64, at_s: u64) -> StatsDocument {
             blocks: 262_144,
             ops: Some(BTreeMap::from([(
                 "read".to_owned(),
-                NamespaceOpStats { count: reads, bytes: reads * 4096, errors: 0 },
+                NamespaceOpStats {
+                    count: reads,
+                    bytes: reads * 4096,
+                    errors: 0,
+                },
             )])),
         }],
         events: Events::default(),
@@ -106,7 +120,11 @@ pub fn bench_result(jobs: u32, job: BenchJob) -> BenchResult {
         2_000,
         2_000 * 4096,
         BTreeMap::from([("Unrecovered Read Error".to_owned(), 3)]),
-        Latencies { total: summary(&[20_000, 40_000]), device: summary(&[19_000, 39_000]), host: summary(&[500]) },
+        Latencies {
+            total: summary(&[20_000, 40_000]),
+            device: summary(&[19_000, 39_000]),
+            host: summary(&[500]),
+        },
         elapsed_ns,
     );
     let jobs: Vec<BenchJobResult> = (0..jobs)
@@ -114,7 +132,12 @@ pub fn bench_result(jobs: u32, job: BenchJob) -> BenchResult {
             job: Some(number),
             qid: Some(1),
             elapsed_ns,
-            depth: Depth { asked: 32, mean: 31.9, max: 32, device_mean: 31.2 },
+            depth: Depth {
+                asked: 32,
+                mean: 31.9,
+                max: 32,
+                device_mean: 31.2,
+            },
             read: side.clone(),
             write: Side::empty(),
         })

@@ -29,7 +29,9 @@ pub fn run(tree: &dyn Tree, check: bool, output: &mut Output) -> Result<(), Erro
         Format::Json => output.json(&document)?,
         Format::Table => {
             let verdict = match document.warnings_in_words() {
-                None => output.style.paint(Tone::Good, "healthy: the device gives no warning"),
+                None => output
+                    .style
+                    .paint(Tone::Good, "healthy: the device gives no warning"),
                 Some(warnings) => output.style.paint(Tone::Bad, &format!("warning: {warnings}")),
             };
             let text = view::render(&document, &["critical_warning"], &output.style);
@@ -43,8 +45,12 @@ pub fn run(tree: &dyn Tree, check: bool, output: &mut Output) -> Result<(), Erro
 }
 
 fn decode(bytes: &[u8]) -> Result<SmartLog, Error> {
-    SmartLog::read_from_bytes(bytes)
-        .map_err(|_| Error::malformed(PATH, format!("it has {} bytes instead of {LOG_BYTES}", bytes.len())))
+    SmartLog::read_from_bytes(bytes).map_err(|_| {
+        Error::malformed(
+            PATH,
+            format!("it has {} bytes instead of {LOG_BYTES}", bytes.len()),
+        )
+    })
 }
 
 /// SMART / Health Information (Base 2.0, section 5.16.1.3), raw and converted. What the device does not report is null.
@@ -151,8 +157,13 @@ impl SmartDocument {
 
     /// The names of the warnings that are set, None where there is none.
     pub fn warnings_in_words(&self) -> Option<String> {
-        let set: Vec<String> =
-            self.warnings.0.iter().filter(|(_, set)| *set).map(|(name, _)| name.replace('_', " ")).collect();
+        let set: Vec<String> = self
+            .warnings
+            .0
+            .iter()
+            .filter(|(_, set)| *set)
+            .map(|(name, _)| name.replace('_', " "))
+            .collect();
         (!set.is_empty()).then(|| set.join(", "))
     }
 }
@@ -169,7 +180,11 @@ mod tests {
     use crate::units::Units;
 
     fn sample() -> SmartLog {
-        let mut log = SmartLog { available_spare: 100, percentage_used: 120, ..SmartLog::default() };
+        let mut log = SmartLog {
+            available_spare: 100,
+            percentage_used: 120,
+            ..SmartLog::default()
+        };
         log.composite_temperature.set(310);
         log.temperature_sensors[1].set(300);
         log.data_units_read.set(2);
@@ -182,7 +197,11 @@ mod tests {
     fn printed(log: &SmartLog, check: bool, format: Format) -> (Result<(), Error>, Vec<u8>) {
         let tree = FakeTree::new().file(PATH, log.as_bytes());
         let mut out = Vec::new();
-        let result = run(&tree, check, &mut Output::new(&mut out, format, Style::plain(Units::Iec)));
+        let result = run(
+            &tree,
+            check,
+            &mut Output::new(&mut out, format, Style::plain(Units::Iec)),
+        );
         (result, out)
     }
 
@@ -215,7 +234,10 @@ mod tests {
         let mut log = sample();
         log.composite_temperature.set(0);
         let document = serde_json::to_value(SmartDocument::new(&log)).unwrap();
-        assert_eq!((&document["temperature_kelvin"], &document["temperature_celsius"]), (&json!(null), &json!(null)));
+        assert_eq!(
+            (&document["temperature_kelvin"], &document["temperature_celsius"]),
+            (&json!(null), &json!(null))
+        );
     }
 
     #[test]
@@ -238,13 +260,19 @@ mod tests {
     #[test]
     fn check_fails_for_each_warning_and_prints_the_log_first() {
         for bit in 0..8 {
-            let log = SmartLog { critical_warning: 1 << bit, ..sample() };
+            let log = SmartLog {
+                critical_warning: 1 << bit,
+                ..sample()
+            };
             let (result, out) = printed(&log, true, Format::Table);
             assert_eq!(result.unwrap_err().exit_code(), 9, "bit {bit}");
             assert!(out.starts_with(b"warning: "));
             assert!(printed(&log, false, Format::Table).0.is_ok(), "bit {bit}");
         }
-        let log = SmartLog { critical_warning: 0b101, ..sample() };
+        let log = SmartLog {
+            critical_warning: 0b101,
+            ..sample()
+        };
         let message = printed(&log, true, Format::Json).0.unwrap_err().to_string();
         assert_eq!(message, "the device warns: spare low, reliability degraded");
     }
@@ -260,8 +288,12 @@ mod tests {
     fn a_short_log_is_malformed() {
         let tree = FakeTree::new().file(PATH, &[0; 100]);
         let mut out = Vec::new();
-        let error =
-            run(&tree, false, &mut Output::new(&mut out, Format::Table, Style::plain(Units::Iec))).unwrap_err();
+        let error = run(
+            &tree,
+            false,
+            &mut Output::new(&mut out, Format::Table, Style::plain(Units::Iec)),
+        )
+        .unwrap_err();
         assert!(error.to_string().contains("100 bytes instead of 512"), "{error}");
     }
 

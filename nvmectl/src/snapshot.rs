@@ -16,7 +16,8 @@ pub fn path(nsid: Option<u32>, light: bool) -> String {
 /// # Errors
 /// What reading gives, and malformed for a document of another shape.
 pub fn read(tree: &dyn Tree, path: &str) -> Result<(String, StatsDocument), Error> {
-    let text = String::from_utf8(read_document(tree, path)?).map_err(|error| Error::malformed(path, error))?;
+    let text =
+        String::from_utf8(read_document(tree, path)?).map_err(|error| Error::malformed(path, error))?;
     let document = serde_json::from_str(&text).map_err(|error| Error::malformed(path, error))?;
     Ok((text, document))
 }

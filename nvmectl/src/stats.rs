@@ -40,8 +40,15 @@ impl Stats {
             Some(DeviceName::Namespace(nsid)) => Some(nsid),
             Some(DeviceName::Controller) | None => None,
         };
-        let watch = args.watch.map(|ns| Watch { interval: Duration::from_nanos(ns), count: args.count });
-        Ok(Self { nsid, light: args.light, watch })
+        let watch = args.watch.map(|ns| Watch {
+            interval: Duration::from_nanos(ns),
+            count: args.count,
+        });
+        Ok(Self {
+            nsid,
+            light: args.light,
+            watch,
+        })
     }
 
     /// The path that is read.
@@ -77,7 +84,13 @@ impl Stats {
         }
     }
 
-    fn watch(&self, tree: &dyn Tree, watch: Watch, interrupt: &Interrupt, output: &mut Output) -> Result<(), Error> {
+    fn watch(
+        &self,
+        tree: &dyn Tree,
+        watch: Watch,
+        interrupt: &Interrupt,
+        output: &mut Output,
+    ) -> Result<(), Error> {
         let read = || snapshot::read(tree, &self.path()).map(|(_, document)| document);
         let mut earlier: StatsDocument = read()?;
         let mut shown = 0;

@@ -62,7 +62,11 @@ impl Style {
     /// Without colour, of any width.
     #[cfg(test)]
     pub fn plain(units: Units) -> Self {
-        Self { color: false, width: None, units }
+        Self {
+            color: false,
+            width: None,
+            units,
+        }
     }
 
     /// `text` in `tone`.
@@ -81,7 +85,11 @@ impl Style {
     /// An empty table with `columns`, indented by `indent` characters.
     pub fn table(&self, columns: &[(&str, Align)]) -> Grid {
         let mut table = self.bare();
-        table.set_header(columns.iter().map(|(name, _)| Cell::new(name).add_attribute(Attribute::Bold)));
+        table.set_header(
+            columns
+                .iter()
+                .map(|(name, _)| Cell::new(name).add_attribute(Attribute::Bold)),
+        );
         for (index, (_, align)) in columns.iter().enumerate() {
             if let (Align::Right, Some(column)) = (align, table.column_mut(index)) {
                 column.set_cell_alignment(CellAlignment::Right);
@@ -104,7 +112,9 @@ impl Style {
             table.force_no_tty();
         }
         match self.width {
-            Some(width) => table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width),
+            Some(width) => table
+                .set_content_arrangement(ContentArrangement::Dynamic)
+                .set_width(width),
             None => table.set_content_arrangement(ContentArrangement::Disabled),
         };
         table
@@ -119,7 +129,12 @@ pub struct Grid {
 impl Grid {
     /// Adds a row of plain cells.
     pub fn row<T: ToString>(&mut self, cells: impl IntoIterator<Item = T>) {
-        self.table.add_row(Row::from(cells.into_iter().map(|cell| Cell::new(cell.to_string())).collect::<Vec<_>>()));
+        self.table.add_row(Row::from(
+            cells
+                .into_iter()
+                .map(|cell| Cell::new(cell.to_string()))
+                .collect::<Vec<_>>(),
+        ));
     }
 
     /// Adds a row of cells that may stand out.
@@ -131,7 +146,8 @@ impl Grid {
             Tone::Warning => Cell::new(text).fg(Color::Yellow),
             Tone::Bad => Cell::new(text).fg(Color::Red).add_attribute(Attribute::Bold),
         };
-        self.table.add_row(Row::from(cells.into_iter().map(cell).collect::<Vec<_>>()));
+        self.table
+            .add_row(Row::from(cells.into_iter().map(cell).collect::<Vec<_>>()));
     }
 
     /// Makes a column at least `width` characters wide, so that tables below each other line up.
@@ -154,6 +170,16 @@ impl Grid {
             out.push('\n');
         }
         out
+    }
+}
+
+/// How a controller's state stands out. An unknown one is no reason for alarm.
+pub fn tone_of_state(state: &str) -> Tone {
+    match state {
+        "ready" | "live" => Tone::Good,
+        "failed" | "removed" => Tone::Bad,
+        "resetting" => Tone::Warning,
+        _ => Tone::Plain,
     }
 }
 
@@ -195,7 +221,10 @@ mod tests {
         let mut grid = style.table(&[("NAME", Align::Left), ("SIZE", Align::Right)]);
         grid.row(["a", "1"]);
         grid.row(["longer", "1000000"]);
-        assert_eq!(grid.lines(2), "  NAME       SIZE\n  a             1\n  longer  1000000\n");
+        assert_eq!(
+            grid.lines(2),
+            "  NAME       SIZE\n  a             1\n  longer  1000000\n"
+        );
     }
 
     #[test]

@@ -95,7 +95,11 @@ pub struct TreeError {
 impl TreeError {
     /// An error of `operation` on `path`.
     pub fn new(operation: Operation, path: &str, errno: Errno) -> Self {
-        Self { operation, path: path.to_owned(), errno }
+        Self {
+            operation,
+            path: path.to_owned(),
+            errno,
+        }
     }
 
     /// The same for an [`io::Error`]; one without an errno counts as EIO.
@@ -167,7 +171,11 @@ pub fn write_all(file: &mut dyn TreeFile, path: &str, from: &[u8]) -> Result<(),
 
 /// Where a driver's daemon serves its tree when nothing else is said.
 pub fn default_root() -> &'static Path {
-    Path::new(if cfg!(target_os = "redox") { "/scheme/nvme" } else { "/run/scheme/nvme" })
+    Path::new(if cfg!(target_os = "redox") {
+        "/scheme/nvme"
+    } else {
+        "/run/scheme/nvme"
+    })
 }
 
 #[cfg(test)]
@@ -180,7 +188,10 @@ mod tests {
         let document: Vec<u8> = (0..200_000u32).map(|i| i as u8).collect();
         for piece_bytes in [1, 4095, PIECE_BYTES, 1 << 20] {
             let tree = FakeTree::new().file("1/stats", &document).pieces_of(piece_bytes);
-            assert!(read_document(&tree, "1/stats").unwrap() == document, "{piece_bytes}");
+            assert!(
+                read_document(&tree, "1/stats").unwrap() == document,
+                "{piece_bytes}"
+            );
         }
     }
 
@@ -192,7 +203,9 @@ mod tests {
 
     #[test]
     fn interrupted_calls_are_tried_again() {
-        let tree = FakeTree::new().file("1/stats", b"{}").interrupted_every_other_call();
+        let tree = FakeTree::new()
+            .file("1/stats", b"{}")
+            .interrupted_every_other_call();
         assert_eq!(read_document(&tree, "1/stats").unwrap(), b"{}");
         let mut file = tree.open("1/stats", Access::ReadWrite).unwrap();
         write_all(file.as_mut(), "1/stats", &[7; 100]).unwrap();
@@ -203,13 +216,19 @@ mod tests {
     fn a_file_that_takes_nothing_is_an_error() {
         let tree = FakeTree::new().file("1/bench", b"");
         let mut file = tree.open("1/bench", Access::Read).unwrap();
-        assert_eq!(write_all(file.as_mut(), "1/bench", b"job").unwrap_err().errno, Errno::EIO);
+        assert_eq!(
+            write_all(file.as_mut(), "1/bench", b"job").unwrap_err().errno,
+            Errno::EIO
+        );
     }
 
     #[test]
     fn errors_say_what_and_why() {
         let error = TreeError::new(Operation::Open, "3/stats", Errno::ENOENT);
-        assert_eq!(error.to_string(), "cannot open nvme:3/stats: no such file or directory (ENOENT)");
+        assert_eq!(
+            error.to_string(),
+            "cannot open nvme:3/stats: no such file or directory (ENOENT)"
+        );
         let unknown = TreeError::new(Operation::Read, "1/stats", Errno(38)).to_string();
         assert!(unknown.ends_with("(os error 38)"), "{unknown}");
     }

@@ -16,7 +16,10 @@ pub enum UnitError {
     UnknownUnit { unit: String, accepted: &'static str },
     /// A decimal point where only whole numbers are possible, or more digits than the smallest unit has.
     #[error("it is no whole number of {smallest}; accepted is {accepted}")]
-    NotWhole { smallest: &'static str, accepted: &'static str },
+    NotWhole {
+        smallest: &'static str,
+        accepted: &'static str,
+    },
     /// The value does not fit in 64 bits.
     #[error("it is too large; the largest is {largest}")]
     TooLarge { largest: &'static str },
@@ -24,7 +27,8 @@ pub enum UnitError {
 
 const SIZES: &str = "a whole number of bytes, alone (4096) or with k, m, g, t or KiB, MiB, GiB, TiB (powers of 1024) \
                      or kB, MB, GB, TB (powers of 1000)";
-const DURATIONS: &str = "a number with ns, us, ms, s, m or h (500ms, 1.5s), or of seconds where no unit is given";
+const DURATIONS: &str =
+    "a number with ns, us, ms, s, m or h (500ms, 1.5s), or of seconds where no unit is given";
 
 /// Bytes from `4096`, `4k`, `128KiB`, `1m`, `2GB`. A bare letter counts in 1024s, as fio's and dd's do.
 ///
@@ -42,7 +46,12 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
         "MB" => 1_000_000,
         "GB" => 1_000_000_000,
         "TB" => 1_000_000_000_000,
-        _ => return Err(UnitError::UnknownUnit { unit: unit.to_owned(), accepted: SIZES }),
+        _ => {
+            return Err(UnitError::UnknownUnit {
+                unit: unit.to_owned(),
+                accepted: SIZES,
+            });
+        }
     };
     scaled(number, scale, "bytes", SIZES, "16 EiB")
 }
@@ -60,20 +69,31 @@ pub fn parse_duration_ns(text: &str) -> Result<u64, UnitError> {
         "" | "s" => 1_000_000_000,
         "m" | "min" => 60_000_000_000,
         "h" => 3_600_000_000_000,
-        _ => return Err(UnitError::UnknownUnit { unit: unit.to_owned(), accepted: DURATIONS }),
+        _ => {
+            return Err(UnitError::UnknownUnit {
+                unit: unit.to_owned(),
+                accepted: DURATIONS,
+            });
+        }
     };
     scaled(number, scale, "nanoseconds", DURATIONS, "584 years")
 }
 
 /// The leading number (digits, at most one point between digits) and what follows it.
 fn split_number<'t>(text: &'t str, accepted: &'static str) -> Result<(&'t str, &'t str), UnitError> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let well_formed = match number.split_once('.') {
         None => !number.is_empty(),
         Some((whole, fraction)) => !whole.is_empty() && !fraction.is_empty() && !fraction.contains('.'),
     };
-    if well_formed { Ok((number, unit)) } else { Err(UnitError::NoNumber { accepted }) }
+    if well_formed {
+        Ok((number, unit))
+    } else {
+        Err(UnitError::NoNumber { accepted })
+    }
 }
 
 /// `number` times `scale`, exactly.
@@ -93,7 +113,10 @@ fn scaled(
     if !fraction.is_empty() {
         // 13 decimals are enough for the finest fraction of the largest unit that is still whole.
         let not_whole = || UnitError::NotWhole { smallest, accepted };
-        let digits = u32::try_from(fraction.len()).ok().filter(|&digits| digits <= 18).ok_or_else(not_whole)?;
+        let digits = u32::try_from(fraction.len())
+            .ok()
+            .filter(|&digits| digits <= 18)
+            .ok_or_else(not_whole)?;
         let numerator: u64 = fraction.parse().map_err(|_| not_whole())?;
         let product = u128::from(numerator) * u128::from(scale);
         let denominator = 10u128.pow(digits);
@@ -202,7 +225,11 @@ fn steps(value: f64, base: f64, names: &[&str]) -> String {
         name = next;
         scaled = true;
     }
-    if whole && !scaled { format!("{value:.0}{name}") } else { three_digits(value) + name }
+    if whole && !scaled {
+        format!("{value:.0}{name}")
+    } else {
+        three_digits(value) + name
+    }
 }
 
 /// Three significant digits, none of them behind the point once the number has three before it.

@@ -1,14 +1,18 @@
 //! Text from the same document that is printed as JSON, so that the two cannot differ.
 //!
 //! A document's keys say what its values are (`capacity_bytes`, `temperature_kelvin`); the text takes the unit from the
-//! key and leaves nothing out but `schema` and `version`. `x_kelvin` and `x_celsius` share a row. An object of flags is
-//! the list of those that are set, any other object a section, an array of objects a table.
+//! key and leaves nothing out but `schema` and `version`. The same quantity in two units (`x_celsius` and `x_kelvin`,
+//! `x_bytes` and `x_blocks`) shares a row. An object of flags is the list of those that are set, any other object a
+//! section, an array of objects a table.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::style::{Align, Style};
 use crate::units::{Units, grouped};
+
+/// Units that share a row: the one that leads, and the one that follows in brackets.
+const PAIRS: [(&str, &str); 2] = [("_celsius", "_kelvin"), ("_bytes", "_blocks")];
 
 /// Keys that say what the document is, not what the device is.
 const ABOUT_THE_DOCUMENT: [&str; 2] = ["schema", "version"];
@@ -38,7 +42,10 @@ impl View<'_> {
     fn section(&self, map: &Map<String, Value>, indent: usize, out: &mut String) {
         let mut pairs = self.style.pairs();
         let mut any = false;
-        for (key, value) in map.iter().filter(|(key, value)| is_one_row(value) && !is_hidden(map, key)) {
+        for (key, value) in map
+            .iter()
+            .filter(|(key, value)| is_one_row(value) && !is_hidden(map, key))
+        {
             pairs.row([label(key), self.row(map, key, value)]);
             any = true;
         }
@@ -72,16 +79,24 @@ impl View<'_> {
         let names: Vec<(String, Align)> = keys
             .iter()
             .map(|key| {
-                let text = rows.iter().any(|row| row.get(*key).is_some_and(|value| !is_number(value)));
-                (label(key).to_uppercase(), if text { Align::Left } else { Align::Right })
+                let text = rows
+                    .iter()
+                    .any(|row| row.get(*key).is_some_and(|value| !is_number(value)));
+                (
+                    label(key).to_uppercase(),
+                    if text { Align::Left } else { Align::Right },
+                )
             })
             .collect();
-        let columns: Vec<(&str, Align)> = names.iter().map(|(name, align)| (name.as_str(), *align)).collect();
+        let columns: Vec<(&str, Align)> = names
+            .iter()
+            .map(|(name, align)| (name.as_str(), *align))
+            .collect();
         let mut grid = self.style.table(&columns);
         for row in rows {
             grid.row(keys.iter().map(|key| match row.get(*key) {
                 None | Some(Value::Null) => "-".to_owned(),
-                Some(value) => self.row(row, key, value),
+                Some(value) => self.short(key, value),
             }));
         }
         out.push_str(&grid.lines(indent));
@@ -89,10 +104,23 @@ impl View<'_> {
 
     /// The text of one value, with that of its other unit.
     fn row(&self, map: &Map<String, Value>, key: &str, value: &Value) -> String {
-        let text = self.scalar(key, value);
-        match key.strip_suffix("_celsius").and_then(|stem| map.get(&format!("{stem}_kelvin"))) {
-            Some(kelvin) if !kelvin.is_null() => format!("{text} ({})", self.scalar("_kelvin", kelvin)),
-            _ => text,
+        let other = PAIRS.iter().find_map(|(leads, follows)| {
+            let key = format!("{}{follows}", key.strip_suffix(leads)?);
+            map.get(&key)
+                .filter(|other| !other.is_null())
+                .map(|other| self.scalar(&key, other))
+        });
+        match other {
+            Some(other) => format!("{} ({other})", self.short(key, value)),
+            None => self.scalar(key, value),
+        }
+    }
+
+    /// The text of one value where there is no room for its digits.
+    fn short(&self, key: &str, value: &Value) -> String {
+        match number(value) {
+            Some(number) if unit_of(key) == Some("bytes") => self.style.units.bytes(number),
+            _ => self.scalar(key, value),
         }
     }
 
@@ -112,24 +140,42 @@ impl View<'_> {
                 None => with_unit(number.to_string(), unit_of(key)),
             },
             Value::Array(values) if values.is_empty() => "none".to_owned(),
-            Value::Array(values) => {
-                values.iter().map(|value| self.scalar(key, value)).collect::<Vec<_>>().join(", ")
-            }
+            Value::Array(values) => values
+                .iter()
+                .map(|value| self.scalar(key, value))
+                .collect::<Vec<_>>()
+                .join(", "),
             Value::Object(flags) => {
-                let set: Vec<String> =
-                    flags.iter().filter(|(_, set)| **set == Value::Bool(true)).map(|(key, _)| label(key)).collect();
-                if set.is_empty() { "none".to_owned() } else { set.join(", ") }
+                let set: Vec<String> = flags
+                    .iter()
+                    .filter(|(_, set)| **set == Value::Bool(true))
+                    .map(|(key, _)| label(key))
+                    .collect();
+                if set.is_empty() {
+                    "none".to_owned()
+                } else {
+                    set.join(", ")
+                }
             }
         }
     }
 
     fn quantity(&self, key: &str, number: u128) -> String {
-        let plain = if self.style.units == Units::Raw { number.to_string() } else { grouped(number) };
+        let plain = if self.style.units == Units::Raw {
+            number.to_string()
+        } else {
+            grouped(number)
+        };
         match unit_of(key) {
+            _ if self.hex.contains(&key) && number <= 0xff => format!("{number:#04x}"),
             _ if self.hex.contains(&key) => format!("{number:#06x}"),
             Some("bytes") => {
                 let short = self.style.units.bytes(number);
-                if number < 1024 || short == plain { short } else { format!("{short} ({plain})") }
+                if number < 1024 || short == plain {
+                    short
+                } else {
+                    format!("{short} ({plain})")
+                }
             }
             unit => with_unit(plain, unit),
         }
@@ -157,7 +203,10 @@ fn unit_of(key: &str) -> Option<&'static str> {
     if key.starts_with("bytes_") {
         return Some("bytes");
     }
-    UNITS.iter().find(|(suffix, _)| key.ends_with(suffix)).map(|(_, unit)| *unit)
+    UNITS
+        .iter()
+        .find(|(suffix, _)| key.ends_with(suffix))
+        .map(|(_, unit)| *unit)
 }
 
 fn with_unit(number: String, unit: Option<&str>) -> String {
@@ -171,16 +220,31 @@ fn with_unit(number: String, unit: Option<&str>) -> String {
 
 /// A key as people read it: without its unit, which stands beside the value.
 fn label(key: &str) -> String {
-    let unit_suffix = ["_bytes", "_celsius", "_kelvin", "_percent", "_minutes", "_hours", "_seconds", "_ms", "_us", "_ns", "_watts"]
-        .iter()
-        .find_map(|suffix| key.strip_suffix(suffix));
+    let unit_suffix = [
+        "_bytes", "_blocks", "_celsius", "_kelvin", "_percent", "_minutes", "_hours", "_seconds", "_ms",
+        "_us", "_ns", "_watts",
+    ]
+    .iter()
+    .find_map(|suffix| key.strip_suffix(suffix));
     unit_suffix.unwrap_or(key).replace('_', " ")
 }
 
-/// What the document is about itself, and kelvins that have a row as degrees Celsius.
+/// A number in either of its forms.
+fn number(value: &Value) -> Option<u128> {
+    match value {
+        Value::Number(number) => number.as_u64().map(u128::from),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    }
+}
+
+/// What the document is about itself, and what is shown beside its other unit.
 fn is_hidden(map: &Map<String, Value>, key: &str) -> bool {
-    let shown_beside = key.strip_suffix("_kelvin").is_some_and(|stem| map.contains_key(&format!("{stem}_celsius")));
-    shown_beside || ABOUT_THE_DOCUMENT.contains(&key)
+    let leads_elsewhere = |(leads, follows): &(&str, &str)| {
+        key.strip_suffix(follows)
+            .is_some_and(|stem| map.contains_key(&format!("{stem}{leads}")))
+    };
+    PAIRS.iter().any(leads_elsewhere) || ABOUT_THE_DOCUMENT.contains(&key)
 }
 
 fn is_flags(map: &Map<String, Value>) -> bool {
@@ -203,8 +267,7 @@ fn is_one_row(value: &Value) -> bool {
 fn is_number(value: &Value) -> bool {
     match value {
         Value::Number(_) | Value::Null => true,
-        Value::String(text) => text.parse::<u128>().is_ok(),
-        _ => false,
+        _ => number(value).is_some(),
     }
 }
 
@@ -221,6 +284,7 @@ mod tests {
             "model": "Disk", "vendor_id": 0x1b36, "capacity_bytes": "1073741824", "small_bytes": 512,
             "temperature_kelvin": 310, "temperature_celsius": 37,
             "limit_kelvin": null, "limit_celsius": null,
+            "size_bytes": 8192, "size_blocks": 2, "atomic_blocks": 1,
             "wear_percent": 3, "on_hours": "1234567", "shared": false, "serial": "123",
             "commands": {"format": true, "self_test": true, "security": false},
             "sizes_bytes": [512, 4096],
@@ -234,6 +298,8 @@ capacity     1.00GiB (1 073 741 824)
 small        512B
 temperature  37 \u{b0}C (310 K)
 limit        not reported
+size         8.00KiB (2 blocks)
+atomic       1 block
 wear         3%
 on           1 234 567 h
 shared       no
@@ -253,13 +319,21 @@ power
 
     #[test]
     fn raw_units_are_plain_numbers() {
-        let text = render(&json!({"capacity_bytes": 1_073_741_824u64}), &[], &Style::plain(Units::Raw));
+        let text = render(
+            &json!({"capacity_bytes": 1_073_741_824u64}),
+            &[],
+            &Style::plain(Units::Raw),
+        );
         assert_eq!(text, "capacity  1073741824\n");
     }
 
     #[test]
     fn nothing_is_an_empty_list() {
-        let text = render(&json!({"flags": {"a": false}, "list": [], "text": ""}), &[], &Style::plain(Units::Iec));
+        let text = render(
+            &json!({"flags": {"a": false}, "list": [], "text": ""}),
+            &[],
+            &Style::plain(Units::Iec),
+        );
         assert_eq!(text, "flags  none\nlist   none\ntext   none\n");
     }
 }

@@ -28,7 +28,11 @@ pub fn from_args(args: &BenchArgs) -> Result<BenchJob, Error> {
         })?,
         queue_depth: args.qd,
         jobs: args.jobs,
-        time_ns: args.time.or(if args.ios.is_none() { Some(DEFAULT_TIME_NS) } else { None }),
+        time_ns: args.time.or(if args.ios.is_none() {
+            Some(DEFAULT_TIME_NS)
+        } else {
+            None
+        }),
         ios: args.ios,
         warmup_ns: args.warmup,
         offset_bytes: args.offset,
@@ -39,7 +43,10 @@ pub fn from_args(args: &BenchArgs) -> Result<BenchJob, Error> {
     };
     match job.validate() {
         Ok(()) | Err(JobError::NotDestructive(_)) => Ok(job),
-        Err(error) => Err(Error::usage(format!("{}: {error}", option_of(&error)), "nvmectl bench --help")),
+        Err(error) => Err(Error::usage(
+            format!("{}: {error}", option_of(&error)),
+            "nvmectl bench --help",
+        )),
     }
 }
 
@@ -62,7 +69,10 @@ fn pattern(args: &BenchArgs) -> Result<Pattern, Error> {
     });
     match (by_flag.or(by_name), args.mix) {
         (Some(pattern), Some(_)) if !pattern.is_mix() => Err(Error::usage(
-            format!("--mix does not go with the pattern {}, which is no mix", pattern.fio_name()),
+            format!(
+                "--mix does not go with the pattern {}, which is no mix",
+                pattern.fio_name()
+            ),
             "use --rw rw or --rw randrw with it, or --mix alone",
         )),
         (Some(pattern), _) => Ok(pattern),
@@ -107,7 +117,8 @@ mod tests {
     use crate::args::{Cli, Command};
 
     fn job(line: &str) -> Result<BenchJob, Error> {
-        let cli = Cli::try_parse_from(["nvmectl", "bench"].into_iter().chain(line.split_whitespace())).unwrap();
+        let cli =
+            Cli::try_parse_from(["nvmectl", "bench"].into_iter().chain(line.split_whitespace())).unwrap();
         match cli.command {
             Command::Bench(args) => from_args(&args),
             other => panic!("{other:?}"),
@@ -116,7 +127,10 @@ mod tests {
 
     #[test]
     fn nothing_said_is_a_short_random_read() {
-        let wanted = BenchJob { warmup_ns: 1_000_000_000, ..BenchJob::default() };
+        let wanted = BenchJob {
+            warmup_ns: 1_000_000_000,
+            ..BenchJob::default()
+        };
         assert_eq!(job("").unwrap(), wanted);
     }
 
@@ -168,7 +182,10 @@ mod tests {
             ("--bs 8k --size 4k", "--size: "),
             ("--offset 16777215t --size 16777215t", "--size: "),
             ("--read --mix 70", "--mix does not go with the pattern read"),
-            ("--rw randwrite --mix 70", "--mix does not go with the pattern randwrite"),
+            (
+                "--rw randwrite --mix 70",
+                "--mix does not go with the pattern randwrite",
+            ),
             ("--write --destructive --yes-destroy=", "--yes-destroy: "),
         ] {
             let error = job(line).expect_err(line);

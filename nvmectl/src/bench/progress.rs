@@ -16,8 +16,11 @@ pub struct ProgressLine {
 impl ProgressLine {
     /// A line that shows nothing yet, and never anything where standard error is no terminal.
     pub fn new(units: Units) -> Self {
-        let target =
-            if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target = if io::stderr().is_terminal() {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
         let bar = ProgressBar::with_draw_target(None, target);
         if let Ok(style) = ProgressStyle::with_template("{msg}") {
             bar.set_style(style);
@@ -54,7 +57,11 @@ pub fn text(progress: &BenchProgress, units: Units) -> String {
         ("write", progress.write_iops, progress.write_bytes_per_s),
     ] {
         if iops > 0.0 {
-            out.push_str(&format!("  {side} {}/s {}", units.count(iops), units.bytes_per_s(bytes_per_s)));
+            out.push_str(&format!(
+                "  {side} {}/s {}",
+                units.count(iops),
+                units.bytes_per_s(bytes_per_s)
+            ));
         }
     }
     if progress.errors > 0 {

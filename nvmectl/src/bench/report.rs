@@ -39,7 +39,11 @@ fn head(result: &BenchResult, style: &Style) -> String {
     let (job, device, units) = (&result.job, &result.device, style.units);
     let mut facts = vec![format!("bs={}", units.bytes(u128::from(job.block_bytes)))];
     if job.pattern.is_mix() {
-        facts.push(format!("mix={}/{}", job.read_percent, 100u8.saturating_sub(job.read_percent)));
+        facts.push(format!(
+            "mix={}/{}",
+            job.read_percent,
+            100u8.saturating_sub(job.read_percent)
+        ));
     }
     facts.push(format!("qd={}", job.queue_depth));
     facts.push(format!("jobs={}", job.jobs));
@@ -88,9 +92,11 @@ fn side_text(name: &str, side: &Side, total: &BenchJobResult, job: &BenchJob, st
         ("max", Align::Right),
         ("stddev", Align::Right),
     ]);
-    for (name, latency) in
-        [("host", &side.latency_host), ("device", &side.latency_device), ("total", &side.latency_total)]
-    {
+    for (name, latency) in [
+        ("host", &side.latency_host),
+        ("device", &side.latency_device),
+        ("total", &side.latency_total),
+    ] {
         let ns = |ns: Option<f64>| ns.map_or_else(|| "-".to_owned(), |ns| units.duration(ns));
         table.row([
             name.to_owned(),
@@ -101,7 +107,10 @@ fn side_text(name: &str, side: &Side, total: &BenchJobResult, job: &BenchJob, st
         ]);
     }
     out.push_str(&table.lines(4));
-    out.push_str(&format!("    total is service latency, closed loop, QD={}; its percentiles:\n", job.queue_depth));
+    out.push_str(&format!(
+        "    total is service latency, closed loop, QD={}; its percentiles:\n",
+        job.queue_depth
+    ));
     out.push_str(&percentiles(&side.latency_total, style));
     out
 }
@@ -116,7 +125,10 @@ fn percentiles(latency: &LatencySummary, style: &Style) -> String {
     all.sort_by(|(a, ..), (b, ..)| a.total_cmp(b));
     let mut table = style.pairs();
     for line in all.chunks(PERCENTILES_IN_A_LINE) {
-        table.row(line.iter().map(|(_, name, ns)| format!("{name:>5}={}", style.units.duration(*ns as f64))));
+        table.row(
+            line.iter()
+                .map(|(_, name, ns)| format!("{name:>5}={}", style.units.duration(*ns as f64))),
+        );
     }
     table.lines(5)
 }
@@ -153,7 +165,12 @@ fn jobs(jobs: &[BenchJobResult], style: &Style) -> String {
     let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     for job in jobs {
         let percentile = |side: &Side, name: &str| {
-            or_dash(side.latency_total.percentiles_ns.get(name).map(|ns| units.duration(*ns as f64)))
+            or_dash(
+                side.latency_total
+                    .percentiles_ns
+                    .get(name)
+                    .map(|ns| units.duration(*ns as f64)),
+            )
         };
         table.row([
             or_dash(job.job.map(|job| job.to_string())),
@@ -186,7 +203,11 @@ mod tests {
 
     #[test]
     fn one_job_in_fios_shape() {
-        let job = BenchJob { queue_depth: 32, warmup_ns: 0, ..BenchJob::default() };
+        let job = BenchJob {
+            queue_depth: 32,
+            warmup_ns: 0,
+            ..BenchJob::default()
+        };
         let expected = "\
 randread: nvme:1 (A disk, S1, emulated)
   bs=4.00KiB, qd=32, jobs=1, time=10.0s, seed=1
@@ -219,14 +240,30 @@ randread: nvme:1 (A disk, S1, emulated)
             ..BenchJob::default()
         };
         let found = printed(1, job);
-        assert!(found.contains("mix=70/30, qd=1, jobs=1, ios=5, offset=4.00KiB, size=1.00MiB, seed=1\n"), "{found}");
-        assert!(found.contains("  write: IOPS=0, BW=0B/s (0B in 10.0s, 0 requests)\n"), "{found}");
+        assert!(
+            found.contains("mix=70/30, qd=1, jobs=1, ios=5, offset=4.00KiB, size=1.00MiB, seed=1\n"),
+            "{found}"
+        );
+        assert!(
+            found.contains("  write: IOPS=0, BW=0B/s (0B in 10.0s, 0 requests)\n"),
+            "{found}"
+        );
     }
 
     #[test]
     fn several_jobs_have_a_line_each_and_depths_add_up() {
-        let found = printed(3, BenchJob { jobs: 3, ..BenchJob::default() });
+        let found = printed(
+            3,
+            BenchJob {
+                jobs: 3,
+                ..BenchJob::default()
+            },
+        );
         assert!(found.contains("queue depth: 96 asked, 95.7 achieved"), "{found}");
-        assert_eq!(found.lines().rev().take_while(|line| !line.is_empty()).count(), 4, "{found}");
+        assert_eq!(
+            found.lines().rev().take_while(|line| !line.is_empty()).count(),
+            4,
+            "{found}"
+        );
     }
 }

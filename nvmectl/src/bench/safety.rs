@@ -29,7 +29,8 @@ impl Target {
     /// What `job` would overwrite of namespace `nsid`, as the driver's statistics describe it.
     pub fn new(nsid: u32, job: &BenchJob, stats: &StatsDocument) -> Self {
         let namespace = stats.namespaces.iter().find(|namespace| namespace.nsid == nsid);
-        let namespace_end = namespace.and_then(|namespace| namespace.blocks.checked_mul(u64::from(namespace.lba_bytes)));
+        let namespace_end =
+            namespace.and_then(|namespace| namespace.blocks.checked_mul(u64::from(namespace.lba_bytes)));
         let asked_end = job.size_bytes.and_then(|size| job.offset_bytes.checked_add(size));
         Self {
             nsid,
@@ -50,7 +51,10 @@ impl Target {
             }
             None => format!("everything from byte {start}"),
         };
-        format!("this would overwrite {amount} of nvme:{} ({}, serial number {})", self.nsid, self.model, self.serial)
+        format!(
+            "this would overwrite {amount} of nvme:{} ({}, serial number {})",
+            self.nsid, self.model, self.serial
+        )
     }
 
     /// Whether `job` may run here: a job that only reads always may, one that writes needs `--destructive`, and on a
@@ -63,21 +67,32 @@ impl Target {
         if !job.writes() {
             return Ok(job.serial.clone());
         }
-        let refused = |hint: String| Error::Refused { lost: self.lost(units), hint };
+        let refused = |hint: String| Error::Refused {
+            lost: self.lost(units),
+            hint,
+        };
         let by_serial = format!("--destructive --yes-destroy={}", self.serial);
         if !job.destructive {
-            let options = if self.emulated { "--destructive" } else { by_serial.as_str() };
+            let options = if self.emulated {
+                "--destructive"
+            } else {
+                by_serial.as_str()
+            };
             return Err(refused(format!("add {options} if that is what you want")));
         }
         match &job.serial {
             Some(serial) if *serial == self.serial => Ok(job.serial.clone()),
-            Some(serial) => Err(refused(format!("--yes-destroy={serial} is not its serial number"))),
+            Some(serial) => Err(refused(format!(
+                "--yes-destroy={serial} is not its serial number"
+            ))),
             None if self.emulated => Ok(None),
             None => {
                 let question = format!("{}\ntype its serial number to go on: ", self.lost(units));
                 match ask.line(&question) {
                     Some(typed) if typed.trim() == self.serial => Ok(Some(self.serial.clone())),
-                    Some(_) => Err(refused("what was typed is not its serial number; nothing was done".to_owned())),
+                    Some(_) => Err(refused(
+                        "what was typed is not its serial number; nothing was done".to_owned(),
+                    )),
                     None => Err(refused(format!("add {by_serial} if that is what you want"))),
                 }
             }
@@ -95,7 +110,10 @@ impl Ask for Terminal {
         if !input.is_terminal() || !output.is_terminal() {
             return None;
         }
-        output.write_all(question.as_bytes()).and_then(|()| output.flush()).ok()?;
+        output
+            .write_all(question.as_bytes())
+            .and_then(|()| output.flush())
+            .ok()?;
         let mut typed = String::new();
         input.lock().read_line(&mut typed).ok()?;
         Some(typed)
@@ -119,20 +137,43 @@ mod tests {
     }
 
     fn target(emulated: bool) -> Target {
-        Target { nsid: 1, model: "A disk".into(), serial: "S1".into(), emulated, region: (4096, Some(1 << 30)) }
+        Target {
+            nsid: 1,
+            model: "A disk".into(),
+            serial: "S1".into(),
+            emulated,
+            region: (4096, Some(1 << 30)),
+        }
     }
 
     fn job(pattern: Pattern, destructive: bool, serial: Option<&str>) -> BenchJob {
-        BenchJob { pattern, destructive, serial: serial.map(str::to_owned), ..BenchJob::default() }
+        BenchJob {
+            pattern,
+            destructive,
+            serial: serial.map(str::to_owned),
+            ..BenchJob::default()
+        }
     }
 
     #[test]
     fn reading_is_always_permitted() {
         for emulated in [true, false] {
-            assert_eq!(target(emulated).permit(&job(Pattern::Read, false, None), Units::Iec, &mut Typist(None)).unwrap(), None);
+            assert_eq!(
+                target(emulated)
+                    .permit(&job(Pattern::Read, false, None), Units::Iec, &mut Typist(None))
+                    .unwrap(),
+                None
+            );
         }
-        let all_reads = BenchJob { read_percent: 100, ..job(Pattern::RandRw, false, None) };
-        assert!(target(false).permit(&all_reads, Units::Iec, &mut Typist(None)).is_ok());
+        let all_reads = BenchJob {
+            read_percent: 100,
+            ..job(Pattern::RandRw, false, None)
+        };
+        assert!(
+            target(false)
+                .permit(&all_reads, Units::Iec, &mut Typist(None))
+                .is_ok()
+        );
     }
 
     #[test]
@@ -141,25 +182,61 @@ mod tests {
             (true, false, None, None, Err("add --destructive if")),
             (true, true, None, None, Ok(None)),
             (true, true, Some("S1"), None, Ok(Some("S1"))),
-            (true, true, Some("S2"), None, Err("--yes-destroy=S2 is not its serial number")),
-            (false, false, None, Some("S1"), Err("add --destructive --yes-destroy=S1")),
+            (
+                true,
+                true,
+                Some("S2"),
+                None,
+                Err("--yes-destroy=S2 is not its serial number"),
+            ),
+            (
+                false,
+                false,
+                None,
+                Some("S1"),
+                Err("add --destructive --yes-destroy=S1"),
+            ),
             (false, true, None, None, Err("add --destructive --yes-destroy=S1")),
             (false, true, None, Some("S1\n"), Ok(Some("S1"))),
-            (false, true, None, Some("yes\n"), Err("what was typed is not its serial number")),
-            (false, true, None, Some(""), Err("what was typed is not its serial number")),
+            (
+                false,
+                true,
+                None,
+                Some("yes\n"),
+                Err("what was typed is not its serial number"),
+            ),
+            (
+                false,
+                true,
+                None,
+                Some(""),
+                Err("what was typed is not its serial number"),
+            ),
             (false, true, Some("S1"), None, Ok(Some("S1"))),
-            (false, true, Some("S2"), Some("S1"), Err("--yes-destroy=S2 is not its serial number")),
+            (
+                false,
+                true,
+                Some("S2"),
+                Some("S1"),
+                Err("--yes-destroy=S2 is not its serial number"),
+            ),
         ] {
             for pattern in [Pattern::Write, Pattern::RandWrite, Pattern::Rw, Pattern::RandRw] {
-                let found =
-                    target(emulated).permit(&job(pattern, destructive, serial), Units::Iec, &mut Typist(typed));
+                let found = target(emulated).permit(
+                    &job(pattern, destructive, serial),
+                    Units::Iec,
+                    &mut Typist(typed),
+                );
                 let case = format!("{emulated} {destructive} {serial:?} {typed:?} {pattern:?}");
                 match (found, wanted) {
                     (Ok(found), Ok(wanted)) => assert_eq!(found.as_deref(), wanted, "{case}"),
                     (Err(error), Err(part)) => {
                         assert_eq!(error.exit_code(), 8, "{case}");
                         assert!(error.hint().unwrap().contains(part), "{case}: {:?}", error.hint());
-                        assert!(error.to_string().contains("bytes 4096 to 1073741823"), "{case}: {error}");
+                        assert!(
+                            error.to_string().contains("bytes 4096 to 1073741823"),
+                            "{case}: {error}"
+                        );
                     }
                     (found, _) => panic!("{case}: {found:?}"),
                 }

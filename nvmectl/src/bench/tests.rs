@@ -38,7 +38,9 @@ fn the_job_is_written_and_lines_are_read_in_whatever_pieces_they_come() {
     let error = r#"{"schema":"nvme-bench-error","version":"1.0","error":"the device is gone","errno":19}"#;
     let lines = format!("{}{}{error}\n", line(&progress(1)), line(&progress(2)));
     for piece_bytes in [1, 7, 1 << 20] {
-        let tree = FakeTree::new().file("1/bench", lines.as_bytes()).pieces_of(piece_bytes);
+        let tree = FakeTree::new()
+            .file("1/bench", lines.as_bytes())
+            .pieces_of(piece_bytes);
         let (ended, seen) = driven(&tree, &Interrupt::default());
         assert_eq!(seen, [progress(1), progress(2)]);
         let error = ended.err().unwrap();
@@ -51,15 +53,29 @@ fn the_job_is_written_and_lines_are_read_in_whatever_pieces_they_come() {
 
 #[test]
 fn what_is_no_benchmark_line_is_malformed() {
-    for text in ["", "\n", "{}\n", "{\"schema\":\"nvme-stats\"}\n", "no end", "\u{ff}\n", &line(&progress(1))] {
+    for text in [
+        "",
+        "\n",
+        "{}\n",
+        "{\"schema\":\"nvme-stats\"}\n",
+        "no end",
+        "\u{ff}\n",
+        &line(&progress(1)),
+    ] {
         let tree = FakeTree::new().file("1/bench", text.as_bytes());
         let (ended, _) = driven(&tree, &Interrupt::default());
         assert_eq!(ended.err().unwrap().name(), "malformed", "{text:?}");
     }
     let tree = FakeTree::new().file("1/bench", b"\xff\xfe\n");
-    assert_eq!(driven(&tree, &Interrupt::default()).0.err().unwrap().name(), "malformed");
+    assert_eq!(
+        driven(&tree, &Interrupt::default()).0.err().unwrap().name(),
+        "malformed"
+    );
     let tree = FakeTree::new().endless_file("1/bench");
-    assert_eq!(driven(&tree, &Interrupt::default()).0.err().unwrap().name(), "malformed");
+    assert_eq!(
+        driven(&tree, &Interrupt::default()).0.err().unwrap().name(),
+        "malformed"
+    );
 }
 
 #[test]
@@ -67,7 +83,11 @@ fn an_interrupt_stops_the_job_and_its_result_so_far_is_taken() {
     let result = line(&crate::samples::bench_result(1, BenchJob::default()));
     let tree = FakeTree::new().file("1/bench", (line(&progress(1)) + &result).as_bytes());
     let interrupt = Interrupt::default();
-    let ended = drive(&tree, 1, &BenchJob::default(), &interrupt, &mut |_| interrupt.request()).ok().unwrap();
+    let ended = drive(&tree, 1, &BenchJob::default(), &interrupt, &mut |_| {
+        interrupt.request()
+    })
+    .ok()
+    .unwrap();
     assert!(ended.interrupted);
     assert_eq!(ended.text + "\n", result);
     assert!(tree.written("1/bench").ends_with(b"}stop"));
@@ -86,13 +106,19 @@ fn a_result_is_given_as_the_driver_wrote_it() {
 #[test]
 fn a_driver_that_refuses_the_job_is_heard() {
     let tree = FakeTree::new().failing_file("1/bench", crate::tree::Errno::EACCES);
-    assert_eq!(driven(&tree, &Interrupt::default()).0.err().unwrap().exit_code(), 3);
+    assert_eq!(
+        driven(&tree, &Interrupt::default()).0.err().unwrap().exit_code(),
+        3
+    );
 }
 
 #[test]
 fn progress_is_one_line() {
     let units = crate::units::Units::Iec;
-    assert_eq!(progress::text(&progress(1), units), "running 3.00s of 10.0s  read 1.21M/s 4.62GiB/s");
+    assert_eq!(
+        progress::text(&progress(1), units),
+        "running 3.00s of 10.0s  read 1.21M/s 4.62GiB/s"
+    );
     let mut failing = progress(1);
     (failing.phase, failing.total_ns, failing.errors, failing.read_iops) = (Phase::Warmup, None, 3, 0.0);
     assert_eq!(progress::text(&failing, units), "warming up 3.00s  3 errors");

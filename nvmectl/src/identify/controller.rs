@@ -234,8 +234,20 @@ impl ControllerDocument {
                 delete_nvm_set,
                 extended_lba_formats,
             ),
-            multi_path: flags!(Cmic::from(id.cmic), multiple_ports, multiple_controllers, virtual_function, ana),
-            format: flags!(Fna::from(id.fna), format_all, erase_all, cryptographic_erase, no_broadcast),
+            multi_path: flags!(
+                Cmic::from(id.cmic),
+                multiple_ports,
+                multiple_controllers,
+                virtual_function,
+                ana
+            ),
+            format: flags!(
+                Fna::from(id.fna),
+                format_all,
+                erase_all,
+                cryptographic_erase,
+                no_broadcast
+            ),
             sanitize: sanitize(id.sanicap.get()),
             sgl: Sgl::new(Sgls::from(id.sgls.get())),
             limits: Limits::new(id),
@@ -342,8 +354,10 @@ impl HostMemoryBuffer {
     fn new(id: &IdentifyController) -> Option<Self> {
         const UNIT_BYTES: u64 = 4096;
         let preferred = u64::from(id.hmpre.get()) * UNIT_BYTES;
-        (preferred != 0)
-            .then(|| Self { preferred_bytes: preferred, min_bytes: u64::from(id.hmmin.get()) * UNIT_BYTES })
+        (preferred != 0).then(|| Self {
+            preferred_bytes: preferred,
+            min_bytes: u64::from(id.hmmin.get()) * UNIT_BYTES,
+        })
     }
 }
 
@@ -381,7 +395,12 @@ mod tests {
     use crate::view;
 
     pub fn sample() -> IdentifyController {
-        let mut id = IdentifyController { mdts: 8, elpe: 63, wctemp: 343.into(), ..IdentifyController::default() };
+        let mut id = IdentifyController {
+            mdts: 8,
+            elpe: 63,
+            wctemp: 343.into(),
+            ..IdentifyController::default()
+        };
         id.vid.set(0x1b36);
         id.sn = AsciiField::encode("SN1");
         id.mn = AsciiField::encode("A disk");
@@ -432,8 +451,11 @@ mod tests {
 
     #[test]
     fn the_text_says_what_people_look_for() {
-        let text =
-            view::render(&ControllerDocument::new(&sample(), Some(1 << 20)), HEX, &Style::plain(Units::Iec));
+        let text = view::render(
+            &ControllerDocument::new(&sample(), Some(1 << 20)),
+            HEX,
+            &Style::plain(Units::Iec),
+        );
         for line in [
             "model A disk",
             "vendor id 0x1b36",

@@ -100,7 +100,14 @@ impl NamespaceDocument {
             metadata_bytes: format.map(|format| format.ms.get()),
             nguid: hex_id(&id.nguid),
             eui64: hex_id(&id.eui64),
-            features: flags!(nsfeat, thin, atomic_write_units, deallocated_error, uid_not_reused, optimal_io),
+            features: flags!(
+                nsfeat,
+                thin,
+                atomic_write_units,
+                deallocated_error,
+                uid_not_reused,
+                optimal_io
+            ),
             shared: id.nmic & 1 != 0,
             write_protected: id.nsattr & 1 != 0,
             protection_information_type: reported(Dps::from(id.dps).pi_type()),
@@ -180,7 +187,11 @@ mod tests {
     use crate::view;
 
     fn sample() -> IdentifyNamespace {
-        let mut id = IdentifyNamespace { nlbaf_z: 1, flbas: 1, ..IdentifyNamespace::default() };
+        let mut id = IdentifyNamespace {
+            nlbaf_z: 1,
+            flbas: 1,
+            ..IdentifyNamespace::default()
+        };
         id.nsze.set(262_144);
         id.ncap.set(262_144);
         id.nuse.set(1);
@@ -215,7 +226,8 @@ mod tests {
 
     #[test]
     fn an_inactive_namespace_is_no_error() {
-        let document = serde_json::to_value(NamespaceDocument::new(5, &IdentifyNamespace::default())).unwrap();
+        let document =
+            serde_json::to_value(NamespaceDocument::new(5, &IdentifyNamespace::default())).unwrap();
         assert_eq!(document["active"], false);
         assert_eq!(document["lba_bytes"], json!(null));
         assert_eq!(document["formats"], json!([]));

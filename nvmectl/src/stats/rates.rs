@@ -46,7 +46,10 @@ impl Rates {
             schema: "nvmectl-stats-interval",
             version: "1.0",
             monotonic_ns: later.time.monotonic_ns,
-            up_ns: later.time.monotonic_ns.saturating_sub(later.time.started_monotonic_ns),
+            up_ns: later
+                .time
+                .monotonic_ns
+                .saturating_sub(later.time.started_monotonic_ns),
             namespaces: namespaces(earlier, later, seconds),
             interval,
         }
@@ -83,10 +86,16 @@ impl Rates {
         }
         let mut lines = table.lines(0);
         if !with_header {
-            lines = lines.split_once('\n').map(|(_, rest)| rest.to_owned()).unwrap_or_default();
+            lines = lines
+                .split_once('\n')
+                .map(|(_, rest)| rest.to_owned())
+                .unwrap_or_default();
         }
         if self.interval.resets > 0 {
-            lines.push_str(&style.paint(Tone::Warning, &format!("{} controller resets", self.interval.resets)));
+            lines.push_str(&style.paint(
+                Tone::Warning,
+                &format!("{} controller resets", self.interval.resets),
+            ));
             lines.push('\n');
         }
         lines
@@ -96,7 +105,8 @@ impl Rates {
         let units = style.units;
         let op = |name: &str| queue.ops.get(name);
         let rate = |op: Option<&OpInterval>| units.count(op.map_or(0.0, |op| op.iops).round());
-        let bandwidth = |op: Option<&OpInterval>| units.bytes_per_s(op.map_or(0.0, |op| op.bytes_per_s).round());
+        let bandwidth =
+            |op: Option<&OpInterval>| units.bytes_per_s(op.map_or(0.0, |op| op.bytes_per_s).round());
         let percentile = |op: Option<&OpInterval>, q: f64| {
             quantile(op.and_then(|op| op.latency_device.as_ref()), q)
                 .map_or_else(|| "-".to_owned(), |ns| units.duration(ns as f64))
@@ -121,12 +131,20 @@ impl Rates {
             plain(percentile(write, 0.99)),
             plain(format!("{:.1}", queue.mean_queue_depth)),
             plain(queue.inflight.to_string()),
-            plain(queue.inflight_age_max_ns.map_or_else(|| "-".to_owned(), |ns| units.duration(ns as f64))),
+            plain(
+                queue
+                    .inflight_age_max_ns
+                    .map_or_else(|| "-".to_owned(), |ns| units.duration(ns as f64)),
+            ),
             plain(format!("{:.0}%", queue.active_percent)),
             plain(format!("{:.0}%", queue.full_percent)),
             (
                 queue.completed_error.to_string(),
-                if queue.completed_error > 0 { Tone::Bad } else { Tone::Plain },
+                if queue.completed_error > 0 {
+                    Tone::Bad
+                } else {
+                    Tone::Plain
+                },
             ),
         ]
     }
@@ -135,9 +153,15 @@ impl Rates {
 fn namespaces(earlier: &StatsDocument, later: &StatsDocument, seconds: f64) -> Vec<NamespaceRates> {
     let mut rates = Vec::new();
     for namespace in &later.namespaces {
-        let before = earlier.namespaces.iter().find(|before| before.nsid == namespace.nsid);
+        let before = earlier
+            .namespaces
+            .iter()
+            .find(|before| before.nsid == namespace.nsid);
         for (operation, op) in namespace.ops.iter().flatten() {
-            let before = before.and_then(|before| before.ops.as_ref()?.get(operation)).cloned().unwrap_or_default();
+            let before = before
+                .and_then(|before| before.ops.as_ref()?.get(operation))
+                .cloned()
+                .unwrap_or_default();
             let count = op.count.saturating_sub(before.count);
             let bytes = op.bytes.saturating_sub(before.bytes);
             rates.push(NamespaceRates {

@@ -14,7 +14,11 @@ fn bytes(document: &StatsDocument) -> Vec<u8> {
 }
 
 fn totals() -> Stats {
-    Stats { nsid: None, light: false, watch: None }
+    Stats {
+        nsid: None,
+        light: false,
+        watch: None,
+    }
 }
 
 fn printed(stats: &Stats, tree: &dyn Tree, format: Format) -> Result<String, Error> {
@@ -33,7 +37,11 @@ struct Series(RefCell<Vec<StatsDocument>>);
 impl Tree for Series {
     fn open(&self, path: &str, access: Access) -> Result<Box<dyn TreeFile>, TreeError> {
         let mut left = self.0.borrow_mut();
-        let document = if left.len() > 1 { left.remove(0) } else { left[0].clone() };
+        let document = if left.len() > 1 {
+            left.remove(0)
+        } else {
+            left[0].clone()
+        };
         FakeTree::new().file(path, &bytes(&document)).open(path, access)
     }
 
@@ -43,8 +51,15 @@ impl Tree for Series {
 }
 
 fn watching(documents: Vec<StatsDocument>, count: u64, format: Format) -> Result<String, Error> {
-    let watch = Some(Watch { interval: Duration::from_millis(1), count: Some(count) });
-    printed(&Stats { watch, ..totals() }, &Series(RefCell::new(documents)), format)
+    let watch = Some(Watch {
+        interval: Duration::from_millis(1),
+        count: Some(count),
+    });
+    printed(
+        &Stats { watch, ..totals() },
+        &Series(RefCell::new(documents)),
+        format,
+    )
 }
 
 #[test]
@@ -64,7 +79,11 @@ QUEUE  OPERATION  COUNT    BYTES  ERRORS     MIN    MEAN     P50     P99   P99.9
 NAMESPACE     SIZE    BLOCK  OPERATION  COUNT   BYTES  ERRORS
 nvme:1     1.00GiB  4.00KiB  read        100k  391MiB       0
 ";
-    let squeezed = |text: &str| text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
+    let squeezed = |text: &str| {
+        text.lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect::<Vec<_>>()
+    };
     assert_eq!(squeezed(&text), squeezed(expected), "{text}");
 }
 
@@ -104,7 +123,10 @@ fn a_driver_that_counts_nothing_is_said_to() {
     document.queues[0].counters = None;
     document.namespaces[0].ops = None;
     let text = totals::text(&document, &Style::plain(Units::Iec));
-    assert!(text.contains("without the feature performance-counters"), "{text}");
+    assert!(
+        text.contains("without the feature performance-counters"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -119,10 +141,22 @@ fn json_is_the_drivers_own_document() {
 
 #[test]
 fn namespace_and_light_choose_the_path() {
-    let stats = Stats { nsid: Some(1), light: true, watch: None };
+    let stats = Stats {
+        nsid: Some(1),
+        light: true,
+        watch: None,
+    };
     let tree = FakeTree::new().file("1/stats?light", &bytes(&samples::stats(5, 10)));
     assert!(printed(&stats, &tree, Format::Table).is_ok());
-    let missing = printed(&Stats { nsid: Some(2), ..totals() }, &tree, Format::Table).unwrap_err();
+    let missing = printed(
+        &Stats {
+            nsid: Some(2),
+            ..totals()
+        },
+        &tree,
+        Format::Table,
+    )
+    .unwrap_err();
     assert_eq!(missing.exit_code(), 4);
 }
 
@@ -130,19 +164,32 @@ fn namespace_and_light_choose_the_path() {
 fn another_documents_are_malformed() {
     for text in [&b"{}"[..], b"", b"\xff", br#"{"schema":"nvme-bench-result"}"#] {
         let tree = FakeTree::new().file("controller/stats", text);
-        assert_eq!(printed(&totals(), &tree, Format::Table).unwrap_err().name(), "malformed");
+        assert_eq!(
+            printed(&totals(), &tree, Format::Table).unwrap_err().name(),
+            "malformed"
+        );
     }
 }
 
 #[test]
 fn watching_shows_the_difference_of_two_snapshots() {
-    let documents = vec![samples::stats(100_000, 10), samples::stats(150_000, 11), samples::stats(150_000, 12)];
+    let documents = vec![
+        samples::stats(100_000, 10),
+        samples::stats(150_000, 11),
+        samples::stats(150_000, 12),
+    ];
     let text = watching(documents, 2, Format::Table).unwrap();
-    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
     assert_eq!(rows.len(), 3, "{text}");
     assert_eq!(
         rows[1],
-        ["11s", "1", "50.0k", "0", "0", "195MiB/s", "0B/s", "20.1us", "20.1us", "-", "-", "16.0", "3", "15.0us", "50%", "0%", "0"],
+        [
+            "11s", "1", "50.0k", "0", "0", "195MiB/s", "0B/s", "20.1us", "20.1us", "-", "-", "16.0", "3",
+            "15.0us", "50%", "0%", "0"
+        ],
         "{text}"
     );
     assert_eq!(rows[2][..5], ["12s", "1", "0", "0", "0"], "{text}");
@@ -155,9 +202,16 @@ fn watching_shows_the_difference_of_two_snapshots() {
 
 #[test]
 fn watching_as_json_is_one_line_per_interval() {
-    let documents = vec![samples::stats(100_000, 10), samples::stats(150_000, 11), samples::stats(160_000, 12)];
+    let documents = vec![
+        samples::stats(100_000, 10),
+        samples::stats(150_000, 11),
+        samples::stats(160_000, 12),
+    ];
     let text = watching(documents, 2, Format::Json).unwrap();
-    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     assert_eq!(lines.len(), 2);
     assert_eq!(lines[0]["schema"], "nvmectl-stats-interval");
     assert_eq!(lines[0]["elapsed_ns"], 1_000_000_000);
@@ -172,7 +226,12 @@ fn a_restarted_driver_is_watched_from_its_start() {
     restarted.instance_id = "2".into();
     let mut after = samples::stats(30, 12);
     after.instance_id = "2".into();
-    let text = watching(vec![samples::stats(100_000, 10), restarted, after], 1, Format::Json).unwrap();
+    let text = watching(
+        vec![samples::stats(100_000, 10), restarted, after],
+        1,
+        Format::Json,
+    )
+    .unwrap();
     let line: Value = serde_json::from_str(text.trim()).unwrap();
     assert_eq!(line["queues"][0]["completed"], 20);
 }
@@ -180,7 +239,10 @@ fn a_restarted_driver_is_watched_from_its_start() {
 #[test]
 fn a_counter_that_went_back_is_malformed() {
     let documents = vec![samples::stats(100, 10), samples::stats(50, 11)];
-    assert_eq!(watching(documents, 1, Format::Table).unwrap_err().name(), "malformed");
+    assert_eq!(
+        watching(documents, 1, Format::Table).unwrap_err().name(),
+        "malformed"
+    );
 }
 
 #[test]
@@ -189,7 +251,16 @@ fn watching_ends_when_interrupted() {
     interrupt.request();
     let mut out = Vec::new();
     let mut output = Output::new(&mut out, Format::Table, Style::plain(Units::Iec));
-    let watch = Watch { interval: Duration::from_secs(3600), count: None };
+    let watch = Watch {
+        interval: Duration::from_secs(3600),
+        count: None,
+    };
     let tree = Series(RefCell::new(vec![samples::stats(1, 10)]));
-    assert_eq!(totals().watch(&tree, watch, &interrupt, &mut output).unwrap_err().exit_code(), 130);
+    assert_eq!(
+        totals()
+            .watch(&tree, watch, &interrupt, &mut output)
+            .unwrap_err()
+            .exit_code(),
+        130
+    );
 }

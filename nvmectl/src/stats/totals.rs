@@ -3,7 +3,7 @@
 use stats_proto::hist::Histogram;
 use stats_proto::stats::{OpStats, QueueCounters, QueueKind, QueueMode, StatsDocument};
 
-use crate::style::{Align, Style, Tone};
+use crate::style::{Align, Style, Tone, tone_of_state};
 use crate::units::span;
 
 /// The text of `document`.
@@ -21,9 +21,11 @@ pub fn text(document: &StatsDocument, style: &Style) -> String {
 
 fn head(document: &StatsDocument, style: &Style) -> String {
     let (controller, time, events) = (&document.controller, &document.time, &document.events);
-    let state = if controller.state == "ready" { Tone::Good } else { Tone::Bad };
     let mut facts = vec![
-        format!("up {}", span(time.monotonic_ns.saturating_sub(time.started_monotonic_ns))),
+        format!(
+            "up {}",
+            span(time.monotonic_ns.saturating_sub(time.started_monotonic_ns))
+        ),
         format!("scheduler {}", controller.scheduler),
         format!("interrupts {}", controller.irq_mode),
         format!("clock {}", time.clock),
@@ -32,7 +34,11 @@ fn head(document: &StatsDocument, style: &Style) -> String {
     if !document.snapshot.consistent {
         facts.push(style.paint(Tone::Warning, "snapshot not consistent"));
     }
-    if let Some(celsius) = document.health.as_ref().and_then(|health| health.temperature_celsius) {
+    if let Some(celsius) = document
+        .health
+        .as_ref()
+        .and_then(|health| health.temperature_celsius)
+    {
         facts.push(format!("{celsius} \u{b0}C"));
     }
     format!(
@@ -41,7 +47,7 @@ fn head(document: &StatsDocument, style: &Style) -> String {
         controller.serial,
         controller.firmware,
         controller.backend,
-        style.paint(state, &controller.state),
+        style.paint(tone_of_state(&controller.state), &controller.state),
         facts.join(", "),
     )
 }
@@ -87,13 +93,21 @@ fn queues(document: &StatsDocument, style: &Style) -> String {
 
 fn counted(counters: &QueueCounters, elapsed_ns: u64, style: &Style) -> [String; 11] {
     let count = |count: u64| style.units.count(count as f64);
-    let percent = |part: u64, whole: u64| if whole == 0 { "-".to_owned() } else { percent(part, whole) };
+    let percent = |part: u64, whole: u64| {
+        if whole == 0 {
+            "-".to_owned()
+        } else {
+            percent(part, whole)
+        }
+    };
     [
         count(counters.submitted),
         counters.completed_error.to_string(),
         counters.inflight.to_string(),
         counters.inflight_max.to_string(),
-        counters.inflight_age_max_ns.map_or_else(|| "-".to_owned(), |ns| style.units.duration(ns as f64)),
+        counters
+            .inflight_age_max_ns
+            .map_or_else(|| "-".to_owned(), |ns| style.units.duration(ns as f64)),
         mean_depth(counters.qd_time_integral_ns, elapsed_ns),
         percent(counters.active_ns, elapsed_ns),
         count(counters.sq_doorbells),
@@ -108,7 +122,11 @@ fn percent(part: u64, whole: u64) -> String {
 }
 
 fn mean_depth(integral_ns: u64, elapsed_ns: u64) -> String {
-    if elapsed_ns == 0 { "-".to_owned() } else { format!("{:.2}", integral_ns as f64 / elapsed_ns as f64) }
+    if elapsed_ns == 0 {
+        "-".to_owned()
+    } else {
+        format!("{:.2}", integral_ns as f64 / elapsed_ns as f64)
+    }
 }
 
 fn operations(document: &StatsDocument, style: &Style) -> String {
@@ -128,13 +146,21 @@ fn operations(document: &StatsDocument, style: &Style) -> String {
     ]);
     let mut any = false;
     for queue in &document.queues {
-        let counted = queue.counters.iter().flat_map(|counters| &counters.ops).filter(|(_, op)| op.count > 0);
+        let counted = queue
+            .counters
+            .iter()
+            .flat_map(|counters| &counters.ops)
+            .filter(|(_, op)| op.count > 0);
         for (name, op) in counted {
             any = true;
             table.row(operation(queue.qid, name, op, style));
         }
     }
-    if any { format!("\n{}", table.lines(0)) } else { String::new() }
+    if any {
+        format!("\n{}", table.lines(0))
+    } else {
+        String::new()
+    }
 }
 
 fn operation(qid: u16, name: &str, op: &OpStats, style: &Style) -> [String; 12] {
@@ -161,7 +187,11 @@ fn operation(qid: u16, name: &str, op: &OpStats, style: &Style) -> [String; 12] 
 pub fn quantile(histogram: Option<&Histogram>, q: f64) -> Option<u64> {
     let histogram = histogram?;
     let needed = 10.0 / (1.0 - q);
-    if (histogram.count() as f64) < needed.round() { None } else { histogram.quantile(q) }
+    if (histogram.count() as f64) < needed.round() {
+        None
+    } else {
+        histogram.quantile(q)
+    }
 }
 
 fn namespaces(document: &StatsDocument, style: &Style) -> String {
@@ -182,7 +212,12 @@ fn namespaces(document: &StatsDocument, style: &Style) -> String {
             units.bytes(size),
             units.bytes(u128::from(namespace.lba_bytes)),
         ];
-        let counted: Vec<_> = namespace.ops.iter().flatten().filter(|(_, op)| op.count > 0).collect();
+        let counted: Vec<_> = namespace
+            .ops
+            .iter()
+            .flatten()
+            .filter(|(_, op)| op.count > 0)
+            .collect();
         if counted.is_empty() {
             table.row(about.into_iter().chain(std::iter::repeat_n("-".to_owned(), 4)));
             continue;
@@ -196,7 +231,11 @@ fn namespaces(document: &StatsDocument, style: &Style) -> String {
             ]));
         }
     }
-    if document.namespaces.is_empty() { String::new() } else { format!("\n{}", table.lines(0)) }
+    if document.namespaces.is_empty() {
+        String::new()
+    } else {
+        format!("\n{}", table.lines(0))
+    }
 }
 
 /// What went wrong, only where something did.
@@ -232,7 +271,14 @@ fn troubles(document: &StatsDocument, style: &Style) -> String {
     if lines.is_empty() {
         return String::new();
     }
-    format!("\n{}\n", lines.iter().map(|line| style.paint(Tone::Warning, line)).collect::<Vec<_>>().join("\n"))
+    format!(
+        "\n{}\n",
+        lines
+            .iter()
+            .map(|line| style.paint(Tone::Warning, line))
+            .collect::<Vec<_>>()
+            .join("\n")
+    )
 }
 
 fn mode(mode: QueueMode) -> &'static str {

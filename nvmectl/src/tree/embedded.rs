@@ -24,7 +24,10 @@ impl Embedded {
         // Whoever can start the device owns it.
         let client = driver.client(0, 0, std::process::id());
         log::info!("an embedded driver is running on an emulated controller");
-        Ok(Self { client, _driver: driver })
+        Ok(Self {
+            client,
+            _driver: driver,
+        })
     }
 }
 
@@ -35,7 +38,10 @@ impl Tree for Embedded {
             Access::ReadWrite => OpenFlags::READ_WRITE,
         };
         match self.client.open(path, flags) {
-            Ok(handle) => Ok(Box::new(EmbeddedFile { handle, path: path.to_owned() })),
+            Ok(handle) => Ok(Box::new(EmbeddedFile {
+                handle,
+                path: path.to_owned(),
+            })),
             Err(errno) => Err(TreeError::new(Operation::Open, path, errno)),
         }
     }

@@ -81,7 +81,11 @@ impl Tree for FakeTree {
     }
 
     fn list(&self, path: &str) -> Result<Vec<String>, TreeError> {
-        let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
+        let prefix = if path.is_empty() {
+            String::new()
+        } else {
+            format!("{path}/")
+        };
         let mut names: Vec<String> = self
             .files
             .keys()
@@ -119,8 +123,12 @@ impl FakeFile {
 impl TreeFile for FakeFile {
     fn read_at(&mut self, into: &mut [u8], offset_bytes: u64) -> Result<usize, TreeError> {
         self.interrupt(Operation::Read)?;
-        let Content::Bytes(bytes) = &self.content else { return Ok(into.len()) };
-        let rest = bytes.get(usize::try_from(offset_bytes).unwrap()..).unwrap_or_default();
+        let Content::Bytes(bytes) = &self.content else {
+            return Ok(into.len());
+        };
+        let rest = bytes
+            .get(usize::try_from(offset_bytes).unwrap()..)
+            .unwrap_or_default();
         let count = rest.len().min(into.len()).min(self.piece_bytes);
         into[..count].copy_from_slice(&rest[..count]);
         Ok(count)
@@ -134,7 +142,10 @@ impl TreeFile for FakeFile {
         let mut written = self.written.borrow_mut();
         let file = written.entry(self.path.clone()).or_default();
         // Files of jobs take each write as a message and do not look at its offset.
-        assert!(offset_bytes == 0 || file.len() as u64 == offset_bytes, "written without a gap");
+        assert!(
+            offset_bytes == 0 || file.len() as u64 == offset_bytes,
+            "written without a gap"
+        );
         let count = from.len().min(self.piece_bytes);
         file.extend_from_slice(&from[..count]);
         Ok(count)

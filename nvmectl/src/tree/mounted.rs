@@ -23,7 +23,10 @@ impl MountedTree {
         let mut entries = fs::read_dir(&root)?;
         let has_controller = entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() == "controller"));
         if !has_controller {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "it has no entry \"controller\""));
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "it has no entry \"controller\"",
+            ));
         }
         Ok(Self { root })
     }
@@ -44,7 +47,10 @@ impl Tree for MountedTree {
             .write(access == Access::ReadWrite)
             .open(self.locate(Operation::Open, path)?)
             .map_err(|error| TreeError::of_io(Operation::Open, path, &error))?;
-        Ok(Box::new(MountedFile { file, path: path.to_owned() }))
+        Ok(Box::new(MountedFile {
+            file,
+            path: path.to_owned(),
+        }))
     }
 
     fn list(&self, path: &str) -> Result<Vec<String>, TreeError> {
@@ -118,14 +124,24 @@ mod tests {
         for outside in ["../1", "/etc/passwd", "1/../../x"] {
             assert_eq!(tree.list(outside).unwrap_err().errno, Errno::EINVAL, "{outside}");
         }
-        let read_only = tree.open("1/stats?light", Access::Read).unwrap().write_at(b"x", 0).unwrap_err();
+        let read_only = tree
+            .open("1/stats?light", Access::Read)
+            .unwrap()
+            .write_at(b"x", 0)
+            .unwrap_err();
         assert_eq!(read_only.operation, Operation::Write);
     }
 
     #[test]
     fn a_folder_without_a_controller_is_no_tree() {
         let folder = Folder::new("empty");
-        assert_eq!(MountedTree::new(folder.0.clone()).unwrap_err().kind(), io::ErrorKind::NotFound);
-        assert_eq!(MountedTree::new(folder.0.join("nothing")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(
+            MountedTree::new(folder.0.clone()).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+        assert_eq!(
+            MountedTree::new(folder.0.join("nothing")).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
     }
 }
