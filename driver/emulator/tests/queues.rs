@@ -5,9 +5,10 @@ mod common;
 use common::{Host, PAGE};
 use nvme_emulator::HostMemory;
 use nvme_spec::command::{self, EVENT_ERROR, NSID_ALL};
+use nvme_spec::entry::PSDT_SGL_MPTR_BUFFER;
 use nvme_spec::feature::{AsyncEventConfiguration, FeatureId, InterruptCoalescing};
 use nvme_spec::log::{ChangedNamespaces, ErrorLogEntry, LogId, SmartLog};
-use nvme_spec::{AsyncEventDw0, NvmOpcode, Status, SubmissionEntry, register};
+use nvme_spec::{AsyncEventDw0, NvmOpcode, SglDescriptor, Status, SubmissionEntry, register};
 
 #[test]
 fn the_ring_goes_round_many_times() {
@@ -504,4 +505,27 @@ fn shadow_doorbells_end_with_their_page() {
     host.step();
     assert_eq!(host.read(after, PAGE as usize), [0xaa; PAGE as usize]);
     assert_eq!(host.device.counters().queue(600).sq_doorbells, 1);
+}
+
+#[test]
+fn io_commands_may_use_sgls_where_they_are_offered() {
+    let mut host = Host::with_queue("");
+    host.write_blocks(1, 1, 4, &[0x77; 4096]);
+    let (buffer, segment) = (host.alloc(2 * PAGE), host.alloc(PAGE));
+    let pieces = [
+        SglDescriptor::data_block(buffer + 3, 1000),
+        SglDescriptor::data_block(buffer + PAGE, 3096),
+    ];
+    host.write(segment, zerocopy::IntoBytes::as_bytes(&pieces));
+    let mut entry = SubmissionEntry {
+        flags: PSDT_SGL_MPTR_BUFFER << 6,
+        ..command::read(1, 4, 1)
+    };
+    entry.set_sgl1(SglDescriptor::last_segment(segment, 32));
+    host.io_ok(1, entry);
+    assert_eq!(host.read(buffer, 4), [0, 0, 0, 0x77]);
+    assert_eq!(host.read(buffer + 1002, 2), [0x77, 0]);
+    assert_eq!(host.read(buffer + PAGE, 3096), [0x77; 3096]);
+    let mut host = Host::with_queue("sgl=off");
+    assert!(host.run(1, entry).status().is(Status::INVALID_FIELD));
 }
