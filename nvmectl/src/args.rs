@@ -298,6 +298,9 @@ pub struct BenchArgs {
         help_heading = "Writing"
     )]
     pub yes_destroy: Option<String>,
+    /// Write even where there is a partition table or a file system
+    #[arg(long, requires = "destructive", help_heading = "Writing")]
+    pub over_existing: bool,
 }
 
 /// fio's names of patterns.

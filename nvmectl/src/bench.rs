@@ -2,6 +2,7 @@
 //!
 //! The load is made where the driver is, so that what is measured is the device and the driver and not the way to it.
 
+mod existing;
 mod job;
 mod progress;
 mod report;
@@ -25,6 +26,7 @@ pub struct Bench {
     job: BenchJob,
     device: Option<DeviceName>,
     fio_json: bool,
+    over_existing: bool,
 }
 
 impl Bench {
@@ -37,6 +39,7 @@ impl Bench {
             job: job::from_args(args)?,
             device: device::asked(device, args.ns)?,
             fio_json: args.fio_json,
+            over_existing: args.over_existing,
         })
     }
 
@@ -53,6 +56,10 @@ impl Bench {
             return self.describe(nsid, &target, output);
         }
         self.job.serial = target.permit(&self.job, output.style.units, &mut Terminal)?;
+
+        if self.job.writes() && !self.over_existing {
+            target.permit_over(existing::look(tree, nsid)?, output.style.units)?;
+        }
 
         let interrupt = Interrupt::listen()?;
         let line = ProgressLine::new(output.style.units);

@@ -15,7 +15,7 @@ use crate::units::Units;
 pub struct Style {
     /// Escape sequences are wanted.
     pub color: bool,
-    /// Characters in a line of the terminal; None where the output is none, and lines are as long as they are.
+    /// Characters in a line of the terminal; None where the output is none or does not say.
     pub width: Option<u16>,
     /// How quantities are printed.
     pub units: Units,
@@ -55,7 +55,12 @@ impl Style {
             ColorChoice::Never => false,
             ColorChoice::Auto => terminal && !unwanted,
         };
-        let width = if terminal { Table::new().width() } else { None };
+        // Some terminals do not know their size and say 0.
+        let width = if terminal {
+            Table::new().width().filter(|width| *width > 0)
+        } else {
+            None
+        };
         Self { color, width, units }
     }
 
@@ -82,7 +87,7 @@ impl Style {
         format!("\x1b[{code}m{text}\x1b[0m")
     }
 
-    /// An empty table with `columns`, indented by `indent` characters.
+    /// An empty table with `columns`. Its lines are as long as they are: numbers broken in two help nobody.
     pub fn table(&self, columns: &[(&str, Align)]) -> Grid {
         let mut table = self.bare();
         table.set_header(
@@ -98,9 +103,15 @@ impl Style {
         Grid { table }
     }
 
-    /// An empty table of names and values.
+    /// An empty table of names and values. Long values are wrapped below themselves.
     pub fn pairs(&self) -> Grid {
-        Grid { table: self.bare() }
+        let mut table = self.bare();
+        if let Some(width) = self.width {
+            table
+                .set_content_arrangement(ContentArrangement::Dynamic)
+                .set_width(width);
+        }
+        Grid { table }
     }
 
     fn bare(&self) -> Table {
@@ -111,12 +122,7 @@ impl Style {
         } else {
             table.force_no_tty();
         }
-        match self.width {
-            Some(width) => table
-                .set_content_arrangement(ContentArrangement::Dynamic)
-                .set_width(width),
-            None => table.set_content_arrangement(ContentArrangement::Disabled),
-        };
+        table.set_content_arrangement(ContentArrangement::Disabled);
         table
     }
 }

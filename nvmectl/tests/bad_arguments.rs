@@ -256,6 +256,7 @@ const USAGE: &[(&str, &[&str])] = &[
         &["--device nvme:1 and --ns name different devices"],
     ),
     ("bench --yes-destroy=S1", &["required", "--destructive"]),
+    ("bench --write --over-existing", &["required", "--destructive"]),
     (
         "bench --write --destructive --yes-destroy=",
         &["--yes-destroy: serial is empty"],

@@ -391,3 +391,28 @@ fn a_device_backed_by_a_file_keeps_its_data_when_a_benchmark_is_refused() {
         "the region was written"
     );
 }
+
+#[test]
+fn what_is_on_a_device_is_not_overwritten_unasked() {
+    let mut data = vec![0u8; 1 << 20];
+    data[512..520].copy_from_slice(b"EFI PART");
+    let folder = Folder::new("existing").file("disk.img", &data);
+    let path = folder.path().join("disk.img");
+    let bench = |rest: &str| {
+        let mut command = nvmectl(&format!(
+            "bench --write --size 64k --ios 16 --warmup 0 --destructive {rest}"
+        ));
+        command.arg(format!("--emulate=size=1MiB,backing=file:{}", path.display()));
+        command
+    };
+    let words = [
+        "refused: this would overwrite 64.0KiB, bytes 0 to 65535, of nvme:1",
+        "which holds a GPT partition table",
+        "add --over-existing if that is what you want",
+    ];
+    refused(|| bench(""), "a partition table", 8, &words);
+    assert!(std::fs::read(&path).unwrap() == data, "nothing was written");
+    let ran: Ran = bench("--over-existing").output().unwrap().into();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(std::fs::read(&path).unwrap() != data);
+}

@@ -57,6 +57,20 @@ impl Target {
         )
     }
 
+    /// Refuses to write where something is already.
+    ///
+    /// # Errors
+    /// Refused, saying what is there.
+    pub fn permit_over(&self, existing: Option<&str>, units: Units) -> Result<(), Error> {
+        match existing {
+            None => Ok(()),
+            Some(existing) => Err(Error::Refused {
+                lost: format!("{}, which holds {existing}", self.lost(units)),
+                hint: "add --over-existing if that is what you want".to_owned(),
+            }),
+        }
+    }
+
     /// Whether `job` may run here: a job that only reads always may, one that writes needs `--destructive`, and on a
     /// device that is not emulated its serial number, given or typed. Returns the serial number that the driver is to
     /// check again.
