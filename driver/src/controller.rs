@@ -107,6 +107,44 @@ impl Identity {
     }
 }
 
+/// A controller that is being brought up, step by step: what [`Controller::open`] turns and waits for.
+pub struct Opening {
+    bringup: Bringup,
+    waiter: Box<dyn Waiter>,
+    config: Config,
+    clock: Clock,
+}
+
+impl Opening {
+    /// Nothing is touched before the first turn.
+    ///
+    /// # Errors
+    /// The backend has no interrupt for the admin queue.
+    pub fn new(backend: Arc<dyn Backend>, config: &Config, clock: Clock) -> Result<Self, Error> {
+        let waiter = backend.waiter(0)?;
+        let bringup = Bringup::new(backend, config, crate::cpu::count());
+        Ok(Self { bringup, waiter, config: config.clone(), clock })
+    }
+
+    /// Does what can be done now; says whether the controller is up.
+    ///
+    /// # Errors
+    /// As [`Controller::open`].
+    pub fn turn(&mut self) -> Result<bool, Error> {
+        Ok(self.bringup.turn(self.clock.now_ns())? == Progress::Ready)
+    }
+
+    /// The controller, once [`Opening::turn`] has said that it is up.
+    pub fn finish(self) -> Controller {
+        Controller::from_bringup(self.bringup, &self.config, self.clock, self.waiter)
+    }
+
+    fn wait(&mut self) {
+        let admin = self.bringup.admin.as_ref();
+        self.waiter.wait(Some(LOOK_INTERVAL), &mut || admin.is_some_and(AdminQueue::has_completion));
+    }
+}
+
 /// A controller with its queues, ready for work.
 ///
 /// Dropped without [`Controller::shutdown`], it is disabled, so that the device leaves the memory alone; what its
@@ -128,18 +166,16 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Brings the controller behind `backend` up, whatever state it is in. Takes at most CAP.TO for each of its steps.
+    /// Brings the controller behind `backend` up, whatever state it is in. Each step takes at most CAP.TO (at least 1 s).
     ///
     /// # Errors
     /// What the controller did or is that keeps it from working. It is then disabled, as far as it lets itself be.
     pub fn open(backend: Arc<dyn Backend>, config: &Config, clock: Clock) -> Result<Self, Error> {
-        let mut waiter = backend.waiter(0)?;
-        let mut bringup = Bringup::new(backend, config, crate::cpu::count());
-        while bringup.turn(clock.now_ns())? == Progress::Waiting {
-            let admin = bringup.admin.as_ref();
-            waiter.wait(Some(LOOK_INTERVAL), &mut || admin.is_some_and(AdminQueue::has_completion));
+        let mut opening = Opening::new(backend, config, clock)?;
+        while !opening.turn()? {
+            opening.wait();
         }
-        Ok(Self::from_bringup(bringup, config, clock, waiter))
+        Ok(opening.finish())
     }
 
     fn from_bringup(bringup: Bringup, config: &Config, clock: Clock, waiter: Box<dyn Waiter>) -> Self {

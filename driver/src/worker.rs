@@ -276,8 +276,9 @@ impl Worker {
         }
         let mut worked = self.queue.reap(now_ns) > 0;
         self.dispatch(now_ns);
+        // While draining too: what is in the inbox was taken before the order to end.
+        worked |= self.take_requests(now_ns);
         if self.order == Order::Run {
-            worked |= self.take_requests(now_ns);
             self.take_loads();
         }
         let until_ns = self.turn_loads(now_ns);

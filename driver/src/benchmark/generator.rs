@@ -131,8 +131,10 @@ impl Generator {
             }
         }
         self.check_end(now_ns);
-        for request in std::mem::take(&mut self.parked) {
-            self.submit(request, port);
+        if !self.parked.is_empty() {
+            for request in std::mem::take(&mut self.parked) {
+                self.submit(request, port);
+            }
         }
         self.shared.progress(now_ns);
         if self.stage == Stage::Draining && self.out == 0 {
