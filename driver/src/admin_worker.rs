@@ -226,7 +226,7 @@ impl AdminWorker {
         if worked {
             return worker::Turn::Worked;
         }
-        if admin.busy() == 0 && self.shared.drain.load(Ordering::Acquire) {
+        if admin.busy() == 0 && self.may_end() {
             return self.end();
         }
         worker::Turn::Idle { until_ns: Some(self.next_look_ns) }
@@ -292,8 +292,13 @@ impl AdminWorker {
         worker::Turn::Worked
     }
 
+    /// The queues' workers need the controller until their own end.
+    fn may_end(&self) -> bool {
+        self.shared.drain.load(Ordering::Acquire) && self.workers.iter().all(|worker| worker.has_ended())
+    }
+
     fn ended_if_drained(&mut self) -> worker::Turn {
-        if self.shared.drain.load(Ordering::Acquire) {
+        if self.may_end() {
             return self.end();
         }
         worker::Turn::Idle { until_ns: None }

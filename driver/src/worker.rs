@@ -204,6 +204,11 @@ impl Shared {
         self.waker.wake();
     }
 
+    /// Whether the worker has ended, so that its queue is not used any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
     fn order(&self) -> Order {
         Order::of(self.order.load(Ordering::Acquire))
     }
