@@ -69,6 +69,8 @@ pub struct LoadPort<'a> {
     queue: &'a mut IoQueue<Origin>,
     load: u32,
     now_ns: u64,
+    /// The worker takes nothing more: a load that goes on for ever would keep it from its end.
+    closed: bool,
     outstanding: &'a mut usize,
 }
 
@@ -76,10 +78,13 @@ impl LoadPort<'_> {
     /// Takes a request, as [`IoQueue::submit`] does.
     ///
     /// # Errors
-    /// As there.
+    /// As there, and [`IoError::Stopped`] once the driver stops or has lost the device.
     #[allow(clippy::result_large_err)]
     #[inline]
     pub fn submit(&mut self, request: Request<u64>) -> Result<(), (Request<u64>, IoError)> {
+        if self.closed {
+            return Err((request, IoError::Stopped));
+        }
         let load = self.load;
         match self.queue.submit(request.map(|tag| Origin::Load { load, tag })) {
             Ok(()) => {
@@ -342,6 +347,7 @@ impl Worker {
     /// Gives each answer to whom it belongs.
     #[inline]
     fn dispatch(&mut self, now_ns: u64) {
+        let closed = self.order != Order::Run;
         while let Some(finished) = self.queue.next_finished() {
             let (origin, finished) = finished.take_context();
             match origin {
@@ -349,7 +355,7 @@ impl Worker {
                     let Some(Some(active)) = self.loads.get_mut(load as usize) else { continue };
                     active.outstanding -= 1;
                     let outstanding = &mut active.outstanding;
-                    let mut port = LoadPort { queue: &mut self.queue, load, now_ns, outstanding };
+                    let mut port = LoadPort { queue: &mut self.queue, load, now_ns, closed, outstanding };
                     active.load.finished(finished.with_context(tag), &mut port);
                 }
                 Origin::Remote(remote) => answer(finished.with_context(remote)),
@@ -401,6 +407,7 @@ impl Worker {
                     queue: &mut self.queue,
                     load: load as u32,
                     now_ns,
+                    closed: false,
                     outstanding: &mut active.outstanding,
                 };
                 active.state = active.load.turn(now_ns, &mut port);
