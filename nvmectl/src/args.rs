@@ -26,8 +26,9 @@ Examples:
   nvmectl stats --watch 1                        rates and percentiles, every second
   nvmectl -d nvme:2 identify -o json
 
-Exit codes: 0 ok, 1 device error, 2 usage, 3 permission, 4 not found, 5 device lost or timed out, 6 unsupported,
-7 verify mismatch, 8 refused for safety, 9 health warning (--check), 130 interrupted";
+Exit codes: 0 ok, 1 device error, 2 usage, 3 permission, 4 not found,
+  5 device lost or timed out, 6 unsupported, 7 verify mismatch,
+  8 refused for safety, 9 health warning (--check), 130 interrupted";
 
 const BENCH_EXAMPLES: &str = "\
 Examples:

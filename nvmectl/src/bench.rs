@@ -8,7 +8,7 @@ mod progress;
 mod report;
 mod safety;
 
-use stats_proto::bench::{BenchJob, BenchLine, BenchProgress, BenchResult, to_fio_json};
+use stats_proto::bench::{BenchJob, BenchJobResult, BenchLine, BenchProgress, BenchResult, to_fio_json};
 
 use crate::args::{BenchArgs, Format};
 use crate::device::{self, DeviceName};
@@ -69,10 +69,10 @@ impl Bench {
         drop(line);
         let ended = ended?;
         self.print(&ended, output)?;
-        if ended.interrupted {
-            Err(Error::Interrupted)
-        } else {
-            Ok(())
+        match failures(&ended.result.total) {
+            _ if ended.interrupted => Err(Error::Interrupted),
+            Some(failures) => Err(failures),
+            None => Ok(()),
         }
     }
 
@@ -104,6 +104,23 @@ impl Bench {
             }
         }
     }
+}
+
+/// The requests that failed, None if none did.
+fn failures(total: &BenchJobResult) -> Option<Error> {
+    let count = total.read.errors.saturating_add(total.write.errors);
+    let by_status = total
+        .read
+        .errors_by_status
+        .iter()
+        .chain(&total.write.errors_by_status);
+    let status = by_status
+        .max_by_key(|(_, count)| **count)
+        .map(|(status, _)| status.clone());
+    (count > 0).then(|| Error::RequestsFailed {
+        count,
+        status: status.unwrap_or_default(),
+    })
 }
 
 /// A benchmark that ended.

@@ -36,6 +36,9 @@ pub enum Error {
     /// The device or the driver ended a benchmark.
     #[error("the benchmark failed: {message}")]
     Bench { message: String, errno: Errno },
+    /// A benchmark ran to its end, and the device failed some of its requests.
+    #[error("{count} requests failed, most often with: {status}")]
+    RequestsFailed { count: u64, status: String },
     /// Refused, because it would destroy data.
     #[error("refused: {lost}")]
     Refused { lost: String, hint: String },
@@ -93,7 +96,7 @@ impl Error {
             } => 2,
             Self::Tree(TreeError { errno, .. }) | Self::Bench { errno, .. } => exit_code_of(*errno),
             Self::Start(error) => exit_code_of_start(error),
-            Self::Malformed { .. } => 1,
+            Self::Malformed { .. } | Self::RequestsFailed { .. } => 1,
             Self::Refused { .. } => 8,
             Self::HealthWarning { .. } => 9,
             Self::Interrupted => 130,
@@ -112,6 +115,7 @@ impl Error {
             Self::Start(_) => "start",
             Self::Malformed { .. } => "malformed",
             Self::Bench { .. } => "bench",
+            Self::RequestsFailed { .. } => "requests_failed",
             Self::Refused { .. } => "refused",
             Self::HealthWarning { .. } => "health_warning",
             Self::Interrupted => "interrupted",
@@ -132,6 +136,9 @@ impl Error {
             Self::NoNamespaces => "nvmectl identify --controller shows what the controller has".to_owned(),
             Self::NoNamespace { found, .. } => format!("there is {found}"),
             Self::Tree(TreeError { errno, .. }) | Self::Bench { errno, .. } => hint_of(*errno)?.to_owned(),
+            Self::RequestsFailed { .. } => {
+                "nvmectl error-log shows what the device says about them".to_owned()
+            }
             Self::Malformed { .. } => {
                 "driver and nvmectl may be of different versions: compare --version".to_owned()
             }

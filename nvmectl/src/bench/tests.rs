@@ -123,3 +123,35 @@ fn progress_is_one_line() {
     (failing.phase, failing.total_ns, failing.errors, failing.read_iops) = (Phase::Warmup, None, 3, 0.0);
     assert_eq!(progress::text(&failing, units), "warming up 3.00s  3 errors");
 }
+
+#[test]
+fn a_benchmark_with_failed_requests_is_printed_and_an_error() {
+    let stats = serde_json::to_vec(&crate::samples::stats(0, 1)).unwrap();
+    let result = line(&crate::samples::bench_result(1, BenchJob::default()));
+    let tree = FakeTree::new()
+        .file("controller/stats?light", &stats)
+        .file("1/bench", result.as_bytes());
+    for (format, printed) in [
+        (Format::Table, "errors: 3\n    read: 3 Unrecovered Read Error"),
+        (Format::Json, &result),
+    ] {
+        let bench = Bench {
+            job: BenchJob::default(),
+            device: None,
+            fio_json: false,
+            over_existing: false,
+        };
+        let mut out = Vec::new();
+        let style = crate::style::Style::plain(crate::units::Units::Iec);
+        let error = bench
+            .run(&tree, false, &mut Output::new(&mut out, format, style))
+            .unwrap_err();
+        assert_eq!((error.name(), error.exit_code()), ("requests_failed", 1));
+        assert_eq!(
+            error.to_string(),
+            "3 requests failed, most often with: Unrecovered Read Error"
+        );
+        let out = String::from_utf8(out).unwrap();
+        assert!(out.contains(printed), "{out}");
+    }
+}
