@@ -24,6 +24,9 @@ const INBOX_BATCH: usize = 64;
 const IDLE_SPIN_NS: u64 = 20_000;
 /// How long it looks while commands are out: past the latency of a flash read, after which it sleeps until the interrupt.
 const SPIN_NS: u64 = 200_000;
+/// A worker that has looked in vain for this long lets others run between its looks: an emulated device, say, or the
+/// client whose next request it waits for, may want this very CPU.
+const YIELD_AFTER_NS: u64 = 10_000;
 /// Between two looks a polling worker sleeps only if the interval is at least this; shorter ones it spins through.
 const SLEEPABLE_NS: u64 = 50_000;
 /// A command that is out for longer is lost, and with it the controller.
@@ -49,8 +52,9 @@ pub trait Load: Send {
     fn turn(&mut self, now_ns: u64, port: &mut LoadPort<'_>) -> LoadState;
     /// One answer; may submit again at once.
     fn finished(&mut self, done: Finished<u64>, port: &mut LoadPort<'_>);
-    /// The driver stops or has lost the device. All requests have been answered before.
-    fn stopped(&mut self);
+    /// The driver stops ([`IoError::Stopped`]) or has lost the device ([`IoError::Lost`]). All requests have been
+    /// answered before.
+    fn stopped(&mut self, why: IoError);
 }
 
 /// What a load wants next.
@@ -69,8 +73,8 @@ pub struct LoadPort<'a> {
     queue: &'a mut IoQueue<Origin>,
     load: u32,
     now_ns: u64,
-    /// The worker takes nothing more: a load that goes on for ever would keep it from its end.
-    closed: bool,
+    /// Why the worker takes nothing more, if so: a load that goes on for ever would keep it from its end.
+    closed: Option<IoError>,
     outstanding: &'a mut usize,
 }
 
@@ -78,12 +82,12 @@ impl LoadPort<'_> {
     /// Takes a request, as [`IoQueue::submit`] does.
     ///
     /// # Errors
-    /// As there, and [`IoError::Stopped`] once the driver stops or has lost the device.
+    /// As there, and [`IoError::Stopped`] or [`IoError::Lost`] once the driver stops or has lost the device.
     #[allow(clippy::result_large_err)]
     #[inline]
     pub fn submit(&mut self, request: Request<u64>) -> Result<(), (Request<u64>, IoError)> {
-        if self.closed {
-            return Err((request, IoError::Stopped));
+        if let Some(why) = self.closed {
+            return Err((request, why));
         }
         let load = self.load;
         match self.queue.submit(request.map(|tag| Origin::Load { load, tag })) {
@@ -188,7 +192,7 @@ impl Shared {
         if self.ended.load(Ordering::Acquire) || self.order() != Order::Run {
             drop(loads);
             let mut load = load;
-            return load.stopped();
+            return load.stopped(self.why_refused());
         }
         loads.push(load);
         self.has_loads.store(true, Ordering::Release);
@@ -332,12 +336,12 @@ impl Worker {
     fn end(&mut self, now_ns: u64) {
         for active in self.loads.iter_mut().filter_map(Option::take) {
             let mut load = active.load;
-            load.stopped();
+            load.stopped(self.shared.why_refused());
         }
         let mut late = self.shared.loads.lock().unwrap_or_else(PoisonError::into_inner);
         self.shared.ended.store(true, Ordering::SeqCst);
         for mut load in late.drain(..) {
-            load.stopped();
+            load.stopped(self.shared.why_refused());
         }
         drop(late);
         self.shared.refuse_all(now_ns);
@@ -347,7 +351,7 @@ impl Worker {
     /// Gives each answer to whom it belongs.
     #[inline]
     fn dispatch(&mut self, now_ns: u64) {
-        let closed = self.order != Order::Run;
+        let closed = (self.order != Order::Run).then(|| self.shared.why_refused());
         while let Some(finished) = self.queue.next_finished() {
             let (origin, finished) = finished.take_context();
             match origin {
@@ -407,7 +411,7 @@ impl Worker {
                     queue: &mut self.queue,
                     load: load as u32,
                     now_ns,
-                    closed: false,
+                    closed: None,
                     outstanding: &mut active.outstanding,
                 };
                 active.state = active.load.turn(now_ns, &mut port);
@@ -458,7 +462,11 @@ pub(crate) fn run(
             Turn::TimedOut => on_timeout(worker.queue.qid()),
             Turn::Idle { until_ns } => {
                 let now_ns = clock.now_ns();
-                if waiting.spins(worker.queue.commands() > 0, now_ns.saturating_sub(worked_ns)) {
+                let idle_ns = now_ns.saturating_sub(worked_ns);
+                if waiting.spins(worker.queue.commands() > 0, idle_ns) {
+                    if idle_ns > YIELD_AFTER_NS {
+                        std::thread::yield_now();
+                    }
                     std::hint::spin_loop();
                     continue;
                 }

@@ -374,8 +374,8 @@ impl Load for Generator {
         self.done(done, port);
     }
 
-    fn stopped(&mut self) {
-        self.failure.get_or_insert(Failure::Io(IoError::Stopped));
+    fn stopped(&mut self, why: IoError) {
+        self.failure.get_or_insert(Failure::Io(why));
         self.finish();
     }
 }
@@ -383,7 +383,7 @@ impl Load for Generator {
 impl Drop for Generator {
     fn drop(&mut self) {
         // A driver that goes down before the first turn drops what was attached.
-        Load::stopped(self);
+        Load::stopped(self, IoError::Stopped);
     }
 }
 

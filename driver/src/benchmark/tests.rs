@@ -449,8 +449,8 @@ fn a_driver_that_stops_is_an_error_and_it_is_told_once() {
     let (mut generator, heard, _) = set_up(&job(4));
     let mut sim = Sim::new(|_| after(1000));
     generator.step(sim.now_ns, &mut sim);
-    crate::worker::Load::stopped(&mut generator);
-    assert_eq!(heard.outcome(), Err(Failure::Io(IoError::Stopped)));
+    crate::worker::Load::stopped(&mut generator, IoError::Lost);
+    assert_eq!(heard.outcome(), Err(Failure::Io(IoError::Lost)));
     drop(generator);
     assert_eq!(heard.outcomes.load(Ordering::Relaxed), 1);
     // One that never had a turn.

@@ -67,7 +67,7 @@ impl Load for Loop {
         }
     }
 
-    fn stopped(&mut self) {
+    fn stopped(&mut self, _why: nvme_driver::IoError) {
         self.done.loops_ended.fetch_add(1, Ordering::Relaxed);
     }
 }

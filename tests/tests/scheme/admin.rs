@@ -13,8 +13,15 @@ fn open(client: &Client) -> Handle {
 }
 
 /// Sends `entry`, of which `len_bytes` come back.
-fn transact(handle: &Handle, entry: SubmissionEntry, len_bytes: u64) -> Result<(CompletionEntry, Vec<u8>), Errno> {
-    let entry = SubmissionEntry { prp1: len_bytes, ..entry };
+fn transact(
+    handle: &Handle,
+    entry: SubmissionEntry,
+    len_bytes: u64,
+) -> Result<(CompletionEntry, Vec<u8>), Errno> {
+    let entry = SubmissionEntry {
+        prp1: len_bytes,
+        ..entry
+    };
     assert_eq!(handle.write_at(entry.as_bytes(), 0)?, 64);
     let mut text = read_all(handle, 8192)?;
     let data = text.split_off(16);
@@ -34,7 +41,12 @@ fn a_command_returns_what_the_documents_show() {
     assert!(completion.status().is(Status::INVALID_FIELD));
     assert!(data.is_empty());
     // A value in dword 0, and a command that moves nothing.
-    let (completion, _) = transact(&handle, command::get_features(FeatureId::NUMBER_OF_QUEUES, 0, 0), 0).unwrap();
+    let (completion, _) = transact(
+        &handle,
+        command::get_features(FeatureId::NUMBER_OF_QUEUES, 0, 0),
+        0,
+    )
+    .unwrap();
     assert_eq!(completion.dw0 & 0xFFFF, 1, "two queues, 0's based");
 }
 
@@ -75,8 +87,14 @@ fn what_belongs_to_the_driver_is_refused_and_the_driver_goes_on() {
         assert_eq!(transact(&handle, entry, 0).err(), Some(Errno::EPERM), "{entry:?}");
     }
     let format = FormatCdw10::new().with_format_index(1);
-    assert_eq!(transact(&handle, command::format_nvm(1, format), 0).err(), Some(Errno::EOPNOTSUPP));
-    assert_eq!(user(&driver).open("controller/admin", OpenFlags::READ).err(), Some(Errno::EACCES));
+    assert_eq!(
+        transact(&handle, command::format_nvm(1, format), 0).err(),
+        Some(Errno::EOPNOTSUPP)
+    );
+    assert_eq!(
+        user(&driver).open("controller/admin", OpenFlags::READ).err(),
+        Some(Errno::EACCES)
+    );
     let disk = client.open("1", OpenFlags::READ_WRITE).unwrap();
     assert_eq!(disk.write_at(&[1; 700], 100), Ok(700));
 }

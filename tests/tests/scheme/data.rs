@@ -10,28 +10,46 @@ const STRIPE_BYTES: usize = 337;
 const WRITERS: usize = 4;
 const DISK_BYTES: usize = 1 << 20;
 
-/// Each writer owns every fourth stripe, so that nearly all blocks are shared by several: whatever one writes must not
-/// undo what another has written beside it.
+/// Each writer owns every fourth stripe, so that nearly all blocks are shared by several: whatever one writes
+/// must not undo what another has written beside it.
 #[test]
 fn writers_of_neighbouring_bytes_do_not_undo_each_other() {
     for (lba, zero_copy, seed) in [(512, true, 1), (4096, true, 2), (4096, false, 3)] {
-        let config = Config { num_queues: 2, zero_copy, ..Config::default() };
+        let config = Config {
+            num_queues: 2,
+            zero_copy,
+            ..Config::default()
+        };
         let driver = embedded::start(&format!("size={DISK_BYTES},lba={lba}"), &config).unwrap();
         let client = root(&driver);
         let written: Vec<Vec<u8>> = std::thread::scope(|scope| {
             let writers: Vec<_> = (0..WRITERS)
                 .map(|number| {
                     let handle = client.open("1", OpenFlags::READ_WRITE).unwrap();
-                    scope.spawn(move || write_stripes(&handle, number, Rng::with_seed(seed * 100 + number as u64)))
+                    scope.spawn(move || {
+                        write_stripes(&handle, number, Rng::with_seed(seed * 100 + number as u64))
+                    })
                 })
                 .collect();
-            writers.into_iter().map(|writer| writer.join().expect("no writer finds a foreign byte")).collect()
+            writers
+                .into_iter()
+                .map(|writer| writer.join().expect("no writer finds a foreign byte"))
+                .collect()
         });
         let mut disk = vec![0; DISK_BYTES];
-        assert_eq!(client.open("1/data", OpenFlags::READ).unwrap().read_at(&mut disk, 0), Ok(DISK_BYTES));
+        assert_eq!(
+            client
+                .open("1/data", OpenFlags::READ)
+                .unwrap()
+                .read_at(&mut disk, 0),
+            Ok(DISK_BYTES)
+        );
         for (at, byte) in disk.iter().enumerate() {
             let owner = at / STRIPE_BYTES % WRITERS;
-            assert_eq!(*byte, written[owner][at], "seed {seed}, byte {at} of writer {owner}");
+            assert_eq!(
+                *byte, written[owner][at],
+                "seed {seed}, byte {at} of writer {owner}"
+            );
         }
         driver.shutdown().unwrap();
     }
@@ -58,7 +76,8 @@ fn write_stripes(handle: &Handle, number: usize, mut rng: Rng) -> Vec<u8> {
     model
 }
 
-/// Many requests of one handle at once, each in a cell of its own, from a byte to several transfers of the device.
+/// Many requests of one handle at once, each in a cell of its own, from a byte to several transfers of the
+/// device.
 #[test]
 fn one_handle_has_many_requests_out() {
     const CELLS: usize = 40;
@@ -132,8 +151,13 @@ fn the_end_of_the_device_is_where_it_says() {
 fn several_namespaces_are_several_devices() {
     let driver = start("size=1MiB,namespaces=3,lba=512/4096/512");
     let client = root(&driver);
-    let handles: Vec<_> =
-        (1..=3).map(|nsid| client.open(&format!("{nsid}/data"), OpenFlags::READ_WRITE).unwrap()).collect();
+    let handles: Vec<_> = (1..=3)
+        .map(|nsid| {
+            client
+                .open(&format!("{nsid}/data"), OpenFlags::READ_WRITE)
+                .unwrap()
+        })
+        .collect();
     for (number, handle) in (1_u8..).zip(&handles) {
         assert_eq!(handle.write_at(&[number; 5000], 333), Ok(5000));
     }

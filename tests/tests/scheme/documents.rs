@@ -34,7 +34,9 @@ fn every_document_of_the_tree_can_be_read() {
             let path = format!("{directory}/{}", entry.name);
             match entry.kind {
                 NodeKind::Directory => directories.push(path),
-                NodeKind::BlockDevice => assert_eq!(client.open(&path, OpenFlags::READ).err(), Some(Errno::EACCES)),
+                NodeKind::BlockDevice => {
+                    assert_eq!(client.open(&path, OpenFlags::READ).err(), Some(Errno::EACCES))
+                }
                 NodeKind::File if ["admin", "bench"].contains(&entry.name.as_str()) => {
                     assert_eq!(client.open(&path, OpenFlags::READ).err(), Some(Errno::EACCES));
                 }
@@ -58,7 +60,8 @@ fn every_document_of_the_tree_can_be_read() {
     }
 }
 
-/// Readers on handles of their own, all at once, while data moves: every snapshot is whole and fits the schema.
+/// Readers on handles of their own, all at once, while data moves: every snapshot is whole and fits the
+/// schema.
 #[test]
 fn many_readers_see_whole_documents_under_load() {
     let driver = start("size=16MiB");
@@ -77,7 +80,9 @@ fn many_readers_see_whole_documents_under_load() {
         let readers: Vec<_> = (0..4_usize)
             .map(|number| {
                 scope.spawn(move || {
-                    let handle = client.open(["controller/stats", "1/stats"][number % 2], OpenFlags::READ).unwrap();
+                    let handle = client
+                        .open(["controller/stats", "1/stats"][number % 2], OpenFlags::READ)
+                        .unwrap();
                     for _ in 0..10 {
                         // The histograms alone are some kilobytes, so this is many pieces.
                         let text = read_all(&handle, 997 + number).unwrap();
@@ -107,9 +112,21 @@ fn a_log_page_that_the_controller_refuses_is_an_error_of_that_file_alone() {
     let refuse = Action::Fail(Status::INVALID_LOG_PAGE.with_dnr(true));
     // CDW10 is at byte 40; its first byte is the page.
     let selftest = LogId::DEVICE_SELF_TEST.0;
-    driver.device().faults().add(Fault::on_admin(AdminOpcode::GET_LOG_PAGE, refuse).bytes(40, &[selftest], &[0xFF]));
-    assert_eq!(document(&client, "controller/log/self-test"), Err(Errno::EOPNOTSUPP));
-    assert_eq!(document(&client, "controller/log/smart").map(|page| page.len()), Ok(512));
+    driver
+        .device()
+        .faults()
+        .add(Fault::on_admin(AdminOpcode::GET_LOG_PAGE, refuse).bytes(40, &[selftest], &[0xFF]));
+    assert_eq!(
+        document(&client, "controller/log/self-test"),
+        Err(Errno::EOPNOTSUPP)
+    );
+    assert_eq!(
+        document(&client, "controller/log/smart").map(|page| page.len()),
+        Ok(512)
+    );
     driver.device().faults().clear();
-    assert_eq!(document(&client, "controller/log/self-test").map(|page| page.len()), Ok(564));
+    assert_eq!(
+        document(&client, "controller/log/self-test").map(|page| page.len()),
+        Ok(564)
+    );
 }

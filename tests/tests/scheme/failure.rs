@@ -35,21 +35,27 @@ fn a_full_or_protected_medium_is_told_by_its_own_error() {
         (Status::ACCESS_DENIED, Errno::EACCES),
     ] {
         let fail = Action::Fail(status.with_dnr(true));
-        driver.device().faults().add(Fault::on_opcode(NvmOpcode::WRITE, fail));
+        driver
+            .device()
+            .faults()
+            .add(Fault::on_opcode(NvmOpcode::WRITE, fail));
         assert_eq!(disk.write_at(&[8; 4096], 0), Err(errno), "{status}");
         driver.device().faults().clear();
     }
 }
 
-/// A device that vanishes with everything out: all calls are answered, the benchmark says why it ended, and what needs no
-/// device can still be read.
+/// A device that vanishes with everything out: all calls are answered, the benchmark says why it ended, and
+/// what needs no device can still be read.
 #[test]
 fn a_device_that_vanishes_leaves_nobody_waiting() {
     let driver = start("size=1MiB,latency=600s,channels=0");
     let (client, desk) = (root(&driver), Desk::new(&driver));
     let disk = client.open("1", OpenFlags::READ_WRITE).unwrap();
     let bench = client.open("1/bench", OpenFlags::READ_WRITE).unwrap();
-    let job = BenchJob { queue_depth: 4, ..Default::default() };
+    let job = BenchJob {
+        queue_depth: 4,
+        ..Default::default()
+    };
     bench.write_at(&serde_json::to_vec(&job).unwrap(), 0).unwrap();
     for id in 0..60 {
         match id % 3 {
@@ -70,22 +76,33 @@ fn a_device_that_vanishes_leaves_nobody_waiting() {
     assert_eq!(answered, (0..60).collect::<Vec<_>>());
     let text = String::from_utf8(read_all(&bench, 4096).unwrap()).unwrap();
     let last = text.lines().last().map(BenchLine::parse);
-    assert!(matches!(&last, Some(Ok(BenchLine::Error(line))) if line.errno == Errno::ENODEV.0), "{last:?}");
+    assert!(
+        matches!(&last, Some(Ok(BenchLine::Error(line))) if line.errno == Errno::ENODEV.0),
+        "{last:?}"
+    );
     assert_eq!(disk.read_at(&mut [0; 10], 0), Err(Errno::ENODEV));
     assert_eq!(document(&client, "controller/log/smart"), Err(Errno::ENODEV));
-    assert_eq!(document(&client, "controller/identify").map(|page| page.len()), Ok(4096));
+    assert_eq!(
+        document(&client, "controller/identify").map(|page| page.len()),
+        Ok(4096)
+    );
     assert!(document(&client, "controller/stats").is_ok_and(|text| text.ends_with(b"}\n")));
 }
 
-/// Shutdown in the middle of everything: what is out is finished or refused, a benchmark ends with an error line, and clients
-/// that live on are told.
+/// Shutdown in the middle of everything: what is out is finished or refused, a benchmark ends with an error
+/// line, and clients that live on are told.
 #[test]
 fn a_driver_that_shuts_down_leaves_nobody_waiting() {
     let driver = start("size=16MiB,lba=512");
     let (client, desk) = (root(&driver), Desk::new(&driver));
     let disk = client.open("1", OpenFlags::READ_WRITE).unwrap();
     let bench = client.open("1/bench", OpenFlags::READ_WRITE).unwrap();
-    let job = BenchJob { queue_depth: 16, jobs: 2, time_ns: Some(u64::MAX / 4), ..Default::default() };
+    let job = BenchJob {
+        queue_depth: 16,
+        jobs: 2,
+        time_ns: Some(u64::MAX / 4),
+        ..Default::default()
+    };
     bench.write_at(&serde_json::to_vec(&job).unwrap(), 0).unwrap();
     // It runs: there is a first line.
     let mut first = [0; 10];
@@ -96,11 +113,20 @@ fn a_driver_that_shuts_down_leaves_nobody_waiting() {
     driver.shutdown().unwrap();
     for _ in 0..200 {
         let (_, outcome) = desk.next();
-        assert!(matches!(&outcome, Ok(Reply::Written { len: 3000, .. }) | Err(Errno::ESHUTDOWN)), "{outcome:?}");
+        assert!(
+            matches!(
+                &outcome,
+                Ok(Reply::Written { len: 3000, .. }) | Err(Errno::ESHUTDOWN)
+            ),
+            "{outcome:?}"
+        );
     }
     let text = String::from_utf8(read_all(&bench, 4096).unwrap()).unwrap();
     let last = text.lines().last().map(BenchLine::parse);
-    assert!(matches!(&last, Some(Ok(BenchLine::Error(line))) if line.errno == Errno::ESHUTDOWN.0), "{last:?}");
+    assert!(
+        matches!(&last, Some(Ok(BenchLine::Error(line))) if line.errno == Errno::ESHUTDOWN.0),
+        "{last:?}"
+    );
     assert_eq!(disk.write_at(&[1], 0), Err(Errno::ESHUTDOWN));
     assert_eq!(disk.sync(), Err(Errno::ESHUTDOWN));
     assert_eq!(document(&client, "controller/log/smart"), Err(Errno::ESHUTDOWN));

@@ -16,7 +16,14 @@ use nvme_driver::scheme::{Answers, Call, Errno, HandleId, OpenFlags, Reply, Sche
 
 /// A driver with two queues on a device of `spec`.
 fn start(spec: &str) -> EmbeddedDriver {
-    embedded::start(spec, &Config { num_queues: 2, ..Config::default() }).expect("the driver comes up")
+    embedded::start(
+        spec,
+        &Config {
+            num_queues: 2,
+            ..Config::default()
+        },
+    )
+    .expect("the driver comes up")
 }
 
 fn root(driver: &EmbeddedDriver) -> Client {
@@ -56,14 +63,22 @@ struct Inbox(Mutex<Sender<(u64, Outcome)>>);
 impl Answers for Inbox {
     fn answer(&self, id: u64, result: Outcome) {
         // A test that has failed already does not listen any more.
-        let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).send((id, result));
+        let _ = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .send((id, result));
     }
 }
 
 impl Desk {
     fn new(driver: &EmbeddedDriver) -> Self {
         let (sender, answers) = channel();
-        Self { scheme: Arc::clone(driver.scheme()), inbox: Arc::new(Inbox(Mutex::new(sender))), answers }
+        Self {
+            scheme: Arc::clone(driver.scheme()),
+            inbox: Arc::new(Inbox(Mutex::new(sender))),
+            answers,
+        }
     }
 
     fn call(&self, id: u64, call: Call) {
@@ -71,7 +86,14 @@ impl Desk {
     }
 
     fn read(&self, id: u64, handle: HandleId, offset: u64, len_bytes: usize) {
-        self.call(id, Call::Read { handle, offset, buffer: vec![0; len_bytes] });
+        self.call(
+            id,
+            Call::Read {
+                handle,
+                offset,
+                buffer: vec![0; len_bytes],
+            },
+        );
     }
 
     fn write(&self, id: u64, handle: HandleId, offset: u64, data: Vec<u8>) {
@@ -79,6 +101,8 @@ impl Desk {
     }
 
     fn next(&self) -> (u64, Outcome) {
-        self.answers.recv_timeout(nvme_tests::PATIENCE).expect("an answer comes")
+        self.answers
+            .recv_timeout(nvme_tests::PATIENCE)
+            .expect("an answer comes")
     }
 }
