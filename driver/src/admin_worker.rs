@@ -43,8 +43,8 @@ pub(crate) enum Health {
 impl Health {
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Live => "live",
-            Self::Failing => "failing",
+            Self::Live => "ready",
+            Self::Failing => "resetting",
             Self::Failed => "failed",
             Self::Down => "down",
         }

@@ -177,10 +177,12 @@ impl Driver {
             });
             workers.push(Some((Worker::new(queue, shared), waiter)));
         }
-        let waiter = match controller.waiter.take() {
+        let mut waiter = match controller.waiter.take() {
             Some(waiter) => waiter,
             None => controller.backend.waiter(0)?,
         };
+        // Those of the bring-up have been dealt with.
+        waiter.take_interrupts();
         let shared = Arc::new(admin_worker::Shared::new(waiter.waker()));
         let admin_queue = controller.admin.as_ref().ok_or(Error::Absent)?;
         admin_queue.recorder().set_waker(Some(waiter.waker()));

@@ -209,6 +209,7 @@ fn run_benchmark(driver: &Driver, args: &Args) -> ExitCode {
         // order.
         move || signals.forever().next().inspect(|_| stop.stop())
     });
+    log::info!("the benchmark runs on namespace {}", namespace.nsid);
     let outcome = benchmark::run_blocking(driver, namespace.nsid, &job, &stop, |_| ());
     handle.close();
     let signal = waiter.join().ok().flatten();

@@ -182,7 +182,7 @@ impl Grid {
 /// How a controller's state stands out. An unknown one is no reason for alarm.
 pub fn tone_of_state(state: &str) -> Tone {
     match state {
-        "ready" | "live" => Tone::Good,
+        "ready" => Tone::Good,
         "failed" | "removed" => Tone::Bad,
         "resetting" => Tone::Warning,
         _ => Tone::Plain,

@@ -142,8 +142,8 @@ pub struct ControllerInfo {
     pub serial: String,
     /// The firmware revision (FR) without padding.
     pub firmware: String,
-    /// What the controller is doing: `"ready"`, `"resetting"`, `"failed"`, `"removed"`, or a step of the
-    /// bring-up.
+    /// What the controller is doing: `"ready"`, `"resetting"` (it failed and is being
+    /// disabled), `"failed"`, or `"down"` after an orderly shutdown.
     pub state: String,
     /// The largest transfer of one command in bytes (from MDTS); `null` if the controller sets no limit.
     #[serde(with = "big_u64_option", default)]

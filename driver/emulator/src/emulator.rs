@@ -138,7 +138,7 @@ impl Emulator {
         for _ in 0..STEP_ROUNDS {
             let mut worked = self.turn_controller(now_ns);
             for slot in &self.device.shards {
-                worked |= slot.pass(&self.device, now_ns);
+                worked |= slot.pass(&self.device, now_ns, &|| now_ns);
             }
             step.worked |= worked;
             if !worked && !self.arm(now_ns) {
@@ -235,10 +235,11 @@ impl Emulator {
 
     /// What thread `thread` is there for. True if it has done something.
     #[inline]
-    pub(crate) fn turn(&self, thread: usize, now_ns: u64) -> bool {
+    pub(crate) fn turn(&self, thread: usize, clock: &dyn Fn() -> u64) -> bool {
+        let now_ns = clock();
         let worked = thread == 0 && self.turn_controller(now_ns);
         let slot = self.device.shards.get(thread);
-        worked | slot.is_some_and(|slot| slot.pass(&self.device, now_ns))
+        worked | slot.is_some_and(|slot| slot.pass(&self.device, now_ns, clock))
     }
 
     /// When thread `thread` has something to do without being woken.

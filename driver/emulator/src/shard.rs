@@ -56,9 +56,11 @@ impl ShardSlot {
         shard
     }
 
-    /// For the shard's own thread: one pass. True if there was something to do.
+    /// For the shard's own thread: one pass. True if there was something to do. `clock` gives the time again when the
+    /// doorbells have been read: a thread may be interrupted for long between a reading of the clock and that, and a
+    /// command takes its time from when the host has sent it.
     #[inline]
-    pub fn pass(&self, device: &Device, now_ns: u64) -> bool {
+    pub fn pass(&self, device: &Device, now_ns: u64, clock: &dyn Fn() -> u64) -> bool {
         if device.is_stopped() {
             return false;
         }
@@ -70,7 +72,7 @@ impl ShardSlot {
             tally: &self.tally,
             now_ns,
         };
-        self.lock().pass(cx)
+        self.lock().pass(cx, clock)
     }
 
     fn lock(&self) -> MutexGuard<'_, Shard> {
@@ -81,12 +83,15 @@ impl ShardSlot {
 }
 
 impl Shard {
-    fn pass(&mut self, cx: Context<'_>) -> bool {
+    fn pass(&mut self, mut cx: Context<'_>, clock: &dyn Fn() -> u64) -> bool {
         // The controller may have been stopped while this waited for the lock.
         if cx.device.is_stopped() {
             return false;
         }
         let mut worked = self.engine.begin(cx);
+        if worked && !self.latency.is_instant() {
+            cx.now_ns = clock().max(cx.now_ns);
+        }
         let limits = Limits {
             page_bytes: cx.device.page_bytes(),
             mdts_bytes: cx.device.config.mdts_bytes,

@@ -10,6 +10,9 @@ use crate::emulator::Emulator;
 
 /// Nothing that is due sooner than this is slept for: waking up takes about as long.
 const SLEEP_MIN_NS: u64 = 100_000;
+/// A thread that has looked in vain for this long lets others run between its looks: the host whose next command it
+/// waits for may want this very processor.
+const YIELD_AFTER_NS: u64 = 10_000;
 /// Idle looks between two readings of the clock.
 const LOOKS_PER_READING: u32 = 8;
 
@@ -63,16 +66,20 @@ fn run(emulator: &Emulator, thread: usize, clock: &(dyn Fn() -> u64 + Send + Syn
     let spin_ns = emulator.config().spin_ns;
     let mut idle_since_ns = None;
     while !stop.load(Ordering::Acquire) {
-        let now_ns = clock();
-        if emulator.turn(thread, now_ns) {
+        if emulator.turn(thread, clock) {
             idle_since_ns = None;
             continue;
         }
+        let now_ns = clock();
         let idle_since_ns = *idle_since_ns.get_or_insert(now_ns);
         let due_ns = emulator.due_ns(thread);
         let sleep_ns = due_ns.map(|due_ns| due_ns.saturating_sub(now_ns));
         let is_due_soon = sleep_ns.is_some_and(|sleep_ns| sleep_ns < SLEEP_MIN_NS);
         if is_due_soon || now_ns.saturating_sub(idle_since_ns) < spin_ns {
+            let about_to_work = sleep_ns.is_some_and(|sleep_ns| sleep_ns < YIELD_AFTER_NS);
+            if now_ns.saturating_sub(idle_since_ns) > YIELD_AFTER_NS && !about_to_work {
+                std::thread::yield_now();
+            }
             for _ in 0..LOOKS_PER_READING {
                 std::hint::spin_loop();
             }
@@ -84,7 +91,7 @@ fn run(emulator: &Emulator, thread: usize, clock: &(dyn Fn() -> u64 + Send + Syn
             doze.sleep(timeout, || {
                 stop.load(Ordering::Acquire)
                     || emulator.arm_shard(thread, now_ns)
-                    || emulator.turn(thread, clock())
+                    || emulator.turn(thread, clock)
             });
         }
     }

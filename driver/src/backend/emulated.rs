@@ -194,7 +194,7 @@ impl Waiter for EmulatedWaiter {
 struct Memory {
     regions: Box<[OnceLock<Arc<Block>>]>,
     allocated: AtomicU32,
-    windows: Box<[OnceLock<Box<[RwLock<Option<Mapping>>]>>]>,
+    windows: Box<[OnceLock<Box<[Window]>>]>,
 }
 
 /// Zeroed memory, aligned to its size up to a huge page.
@@ -225,6 +225,9 @@ impl Drop for Block {
         unsafe { dealloc(self.base.as_ptr(), self.layout) }
     }
 }
+
+/// One slot's window; `None` while it is closed.
+type Window = RwLock<Option<Mapping>>;
 
 /// A caller's memory behind an open window.
 struct Mapping {

@@ -784,6 +784,26 @@ fn a_job_that_does_not_fit_the_device_is_refused_with_a_reason() {
     );
 }
 
+#[test]
+fn the_report_is_a_small_table() {
+    let vendor = Err(IoError::Status(Status::UNRECOVERED_READ_ERROR));
+    let fate = |number| Fate { host_ns: 900, result: if number < 3 { vendor } else { Ok(()) }, ..after(80_000) };
+    let (result, _) = run(&job(1), fate);
+    let wanted = "\
+emulated M (S), namespace 1
+randread, 4096 bytes, queue depth 1, 0.1 s
+read: IOPS=12.4k, BW=50.48MB/s
+  latency        min      mean    stddev       p50       p90       p99     p99.9    p99.99       max
+  total      80.9 us   80.9 us      0 ns   80.9 us   80.9 us   80.9 us   80.9 us   80.9 us   80.9 us
+  device     80.0 us   80.0 us      0 ns   80.0 us   80.0 us   80.0 us   80.0 us   80.0 us   80.0 us
+  host        900 ns    900 ns      0 ns    900 ns    900 ns    900 ns    900 ns    900 ns    900 ns
+  3 failed: Unrecovered Read Error
+depth: asked 1, mean 1.0, max 1, at the device 1.0
+service latency, closed loop, QD=1
+";
+    assert_eq!(Report(&result).to_string(), wanted);
+}
+
 /// What a generator costs for each request. Not timed in a normal run: `cargo test --release -- --ignored
 /// --nocapture cost`.
 #[test]
