@@ -787,7 +787,11 @@ fn a_job_that_does_not_fit_the_device_is_refused_with_a_reason() {
 #[test]
 fn the_report_is_a_small_table() {
     let vendor = Err(IoError::Status(Status::UNRECOVERED_READ_ERROR));
-    let fate = |number| Fate { host_ns: 900, result: if number < 3 { vendor } else { Ok(()) }, ..after(80_000) };
+    let fate = |number| Fate {
+        host_ns: 900,
+        result: if number < 3 { vendor } else { Ok(()) },
+        ..after(80_000)
+    };
     let (result, _) = run(&job(1), fate);
     let wanted = "\
 emulated M (S), namespace 1
