@@ -1,22 +1,25 @@
 //! Sparse memory: chunks that exist once they are written.
 
+mod chunk;
+
 use std::sync::{
     OnceLock, PoisonError, RwLock,
     atomic::{AtomicU64, Ordering},
 };
 
+use self::chunk::Chunk;
 use super::{StorageError, show_zeroes};
 
 /// Memory is taken and given back in pieces of this many bytes. Each has a lock of its own, so two commands meet only
 /// if they are this near to each other.
-pub const CHUNK_BYTES: u64 = 256 << 10;
+pub const CHUNK_BYTES: u64 = chunk::CHUNK_BYTES as u64;
 
 /// Chunks whose slots are made together, when the first of them is written: 1 GiB.
-const LEAF_CHUNKS: u64 = 4096;
+const LEAF_CHUNKS: u64 = 512;
 const LEAF_BYTES: u64 = LEAF_CHUNKS * CHUNK_BYTES;
 
 /// A chunk, or none yet.
-type Slot = RwLock<Option<Box<[u8]>>>;
+type Slot = RwLock<Option<Chunk>>;
 
 /// Memory of which only what was written takes room.
 ///
@@ -188,11 +191,10 @@ impl SparseMemory {
             .ok_or_else(|| out_of_range(place.leaf as u64 * LEAF_BYTES, place.len as u64))
     }
 
-    /// Zeroed pages come from the operating system, which gives them when they are touched.
     #[cold]
-    fn new_chunk(&self) -> Box<[u8]> {
+    fn new_chunk(&self) -> Chunk {
         self.allocated_chunks.fetch_add(1, Ordering::Relaxed);
-        vec![0; CHUNK_BYTES as usize].into_boxed_slice()
+        Chunk::new()
     }
 }
 
