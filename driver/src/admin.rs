@@ -1,5 +1,7 @@
 //! The admin queue pair: commands with up to a mebibyte of data, one owner, never waiting.
 
+pub(crate) mod check;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -80,7 +82,11 @@ impl<T> AdminQueue<T> {
     /// Over empty rings; data goes through `pool`.
     pub(crate) fn new(rings: Rings, pool: PagePool) -> Self {
         let limit = rings.entries as usize;
-        Self { pair: QueuePair::new(rings, limit, 0), pool, finished: VecDeque::new() }
+        Self {
+            pair: QueuePair::new(rings, limit, 0),
+            pool,
+            finished: VecDeque::new(),
+        }
     }
 
     pub(crate) fn stats(&self) -> Arc<QueueStats> {
@@ -116,16 +122,36 @@ impl<T> AdminQueue<T> {
         if len > MAX_ADMIN_DATA_BYTES {
             return Err((context, IoError::OutOfRange));
         }
-        let Some(reserved) = self.pair.reserve() else { return Err((context, IoError::Busy)) };
+        let Some(reserved) = self.pair.reserve() else {
+            return Err((context, IoError::Busy));
+        };
         let mut pages = Chain::EMPTY;
         if self.attach(&mut entry, data, len, &mut pages).is_none() {
             self.pool.give_back(&mut pages);
             self.pair.release(reserved);
             return Err((context, IoError::Busy));
         }
-        let from_device = if let AdminData::FromDevice(len) = data { *len } else { 0 };
-        let accounting = Accounting { op: OpClass::Admin, namespace: None, bytes: len as u64, arrived_ns };
-        self.pair.push(reserved, entry, accounting, Part { context, pages, from_device });
+        let from_device = if let AdminData::FromDevice(len) = data {
+            *len
+        } else {
+            0
+        };
+        let accounting = Accounting {
+            op: OpClass::Admin,
+            namespace: None,
+            bytes: len as u64,
+            arrived_ns,
+        };
+        self.pair.push(
+            reserved,
+            entry,
+            accounting,
+            Part {
+                context,
+                pages,
+                from_device,
+            },
+        );
         Ok(())
     }
 
@@ -183,7 +209,11 @@ impl<T> AdminQueue<T> {
     }
 
     fn complete(&mut self, completed: Completed<Part<T>>) {
-        let Completed { context: mut part, entry, .. } = completed;
+        let Completed {
+            context: mut part,
+            entry,
+            ..
+        } = completed;
         let mut data = Vec::new();
         if entry.status().is_success() && part.from_device > 0 {
             data.resize(part.from_device, 0);
@@ -194,7 +224,13 @@ impl<T> AdminQueue<T> {
             }
         }
         self.pool.give_back(&mut part.pages);
-        self.finished.push_back((part.context, AdminFinished { completion: entry, data }));
+        self.finished.push_back((
+            part.context,
+            AdminFinished {
+                completion: entry,
+                data,
+            },
+        ));
     }
 
     pub(crate) fn next_finished(&mut self) -> Option<(T, AdminFinished)> {
@@ -212,14 +248,5 @@ impl<T> AdminQueue<T> {
             completed.context.context
         });
         contexts.collect()
-    }
-}
-
-impl<T> Drop for AdminQueue<T> {
-    fn drop(&mut self) {
-        if self.pair.busy() > 0 {
-            self.pool.leak();
-            self.pair.leak();
-        }
     }
 }

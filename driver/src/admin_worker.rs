@@ -11,17 +11,20 @@ use nvme_spec::AdminOpcode;
 use nvme_spec::command::{self, GetLogCdw10};
 use nvme_spec::log::LogId;
 
-use crate::admin::{AdminData, AdminFinished, AdminQueue, AdminRequest};
+use crate::admin::{AdminData, AdminFinished, AdminQueue, AdminRequest, check};
 use crate::backend::{Waiter, Waker};
 use crate::clock::Clock;
 use crate::controller::{AdminContext, Controller};
 use crate::error::{Error, IoError};
+use crate::namespace::Namespace;
 use crate::worker;
 
 /// Admin requests that may wait before the worker has taken them.
 const INBOX_REQUESTS: usize = 256;
 /// Between two looks at CSTS while all is well.
 const WATCH_INTERVAL_NS: u64 = 1_000_000_000;
+/// Requests taken from the inbox in one turn.
+const INBOX_BATCH: usize = 16;
 /// An admin command that is out for longer is lost, and with it the controller. Formatting takes minutes.
 const ADMIN_TIMEOUT_NS: u64 = 600_000_000_000;
 const SMART_LOG_BYTES: usize = 512;
@@ -133,7 +136,10 @@ impl Shared {
 
     /// Why the controller was given up, if it was.
     pub(crate) fn failure(&self) -> Option<String> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The SMART log as it was last read, and when.
@@ -146,8 +152,19 @@ impl Shared {
         self.waker.wake();
     }
 
-    fn has_news(&self) -> bool {
-        !self.inbox.is_empty() || self.drain.load(Ordering::Acquire) || self.has_failure.load(Ordering::Acquire)
+    /// Whether there is something for a worker that has or has not seen that the driver stops.
+    fn has_news(&self, drain_seen: bool) -> bool {
+        !self.inbox.is_empty()
+            || (!drain_seen && self.drain.load(Ordering::Acquire))
+            || self.has_failure.load(Ordering::Acquire)
+    }
+
+    /// The admin thread has panicked: nothing more is taken or done.
+    pub(crate) fn end_after_panic(&self) {
+        self.set_health(Health::Failed);
+        self.fail("the driver's admin thread panicked".to_owned());
+        self.ended.store(true, Ordering::SeqCst);
+        self.refuse_all();
     }
 }
 
@@ -156,20 +173,39 @@ pub(crate) struct AdminWorker {
     controller: Controller,
     shared: Arc<Shared>,
     workers: Vec<Arc<worker::Shared>>,
+    namespaces: Arc<[Namespace]>,
     next_look_ns: u64,
+    /// When the driver stops: until when commands that are out are awaited.
+    drain_deadline_ns: Option<u64>,
     state: State,
 }
 
 enum State {
     Running,
     /// CC.EN is 0; CSTS.RDY is to become 0 before this time.
-    Disabling { deadline_ns: u64 },
+    Disabling {
+        deadline_ns: u64,
+    },
     Failed,
 }
 
 impl AdminWorker {
-    pub(crate) fn new(controller: Controller, shared: Arc<Shared>, workers: Vec<Arc<worker::Shared>>) -> Self {
-        let mut worker = Self { controller, shared, workers, next_look_ns: 0, state: State::Running };
+    pub(crate) fn new(
+        controller: Controller,
+        shared: Arc<Shared>,
+        workers: Vec<Arc<worker::Shared>>,
+    ) -> Self {
+        let namespaces = Arc::clone(controller.namespaces());
+        let (next_look_ns, drain_deadline_ns, state) = (0, None, State::Running);
+        let mut worker = Self {
+            controller,
+            shared,
+            workers,
+            namespaces,
+            next_look_ns,
+            drain_deadline_ns,
+            state,
+        };
         worker.read_smart();
         worker
     }
@@ -197,7 +233,7 @@ impl AdminWorker {
             State::Disabling { deadline_ns } => self.disabling(now_ns, deadline_ns),
             State::Failed => {
                 self.shared.refuse_all();
-                self.ended_if_drained()
+                self.ended_if_drained(now_ns)
             }
         }
     }
@@ -211,37 +247,56 @@ impl AdminWorker {
             self.give_up(now_ns);
             return worker::Turn::Worked;
         }
-        let Some(admin) = &mut self.controller.admin else { return self.ended_if_drained() };
+        let Some(admin) = &mut self.controller.admin else {
+            return self.ended_if_drained(now_ns);
+        };
         let mut worked = admin.reap(now_ns) > 0;
         while let Some((context, finished)) = admin.next_finished() {
             answer(&self.shared, context, finished, now_ns);
         }
-        while !self.shared.drain.load(Ordering::Acquire)
-            && let Some(request) = self.shared.inbox.pop()
-        {
+        for _ in 0..INBOX_BATCH {
+            let Some(request) = self.shared.inbox.pop() else {
+                break;
+            };
             worked = true;
-            start(admin, request, now_ns);
+            start(admin, request, &self.namespaces, now_ns);
         }
         admin.ring(now_ns);
+        let busy = admin.busy() > 0;
+        if self.may_end() {
+            let deadline_ns = *self
+                .drain_deadline_ns
+                .get_or_insert(now_ns + self.controller.timeout_ms() * 1_000_000);
+            if !busy || now_ns >= deadline_ns {
+                return self.end(now_ns);
+            }
+            if !worked {
+                return worker::Turn::Idle {
+                    until_ns: Some(deadline_ns),
+                };
+            }
+        }
         if worked {
             return worker::Turn::Worked;
         }
-        if admin.busy() == 0 && self.may_end() {
-            return self.end();
+        worker::Turn::Idle {
+            until_ns: Some(self.next_look_ns),
         }
-        worker::Turn::Idle { until_ns: Some(self.next_look_ns) }
     }
 
     /// CSTS.CFS, all ones, and commands that are out for too long (section 9.5).
     fn watch(&mut self, now_ns: u64) {
         match self.controller.registers.csts() {
-            None => self.shared.fail("it does not answer: its registers read all ones".to_owned()),
+            None => self
+                .shared
+                .fail("it does not answer: its registers read all ones".to_owned()),
             Some(csts) if csts.cfs() => self.shared.fail("it reports a fatal error (CSTS.CFS)".to_owned()),
             Some(_) => {}
         }
         let oldest_ns = self.controller.admin.as_ref().and_then(AdminQueue::oldest_ns);
         if oldest_ns.is_some_and(|oldest_ns| now_ns.saturating_sub(oldest_ns) > ADMIN_TIMEOUT_NS) {
-            self.shared.fail("an admin command was not answered in time".to_owned());
+            self.shared
+                .fail("an admin command was not answered in time".to_owned());
         }
     }
 
@@ -262,30 +317,28 @@ impl AdminWorker {
     fn disabling(&mut self, now_ns: u64, deadline_ns: u64) -> worker::Turn {
         let stopped = match self.controller.registers.csts() {
             Some(csts) if csts.rdy() && now_ns < deadline_ns => {
-                return worker::Turn::Idle { until_ns: Some(now_ns + 1_000_000) };
+                return worker::Turn::Idle {
+                    until_ns: Some(now_ns + 1_000_000),
+                };
             }
             Some(csts) => !csts.rdy(),
             // It may come back, and what it then still writes nobody knows.
             None => false,
         };
-        if !stopped {
-            log::error!("the controller could not be disabled; the memory that it knows of is not given back");
-        }
         self.state = State::Failed;
         self.shared.set_health(Health::Failed);
         self.controller.gave_up(stopped);
-        let order = if stopped { worker::Order::LostStopped } else { worker::Order::LostRunning };
+        let order = if stopped {
+            worker::Order::LostStopped
+        } else {
+            worker::Order::LostRunning
+        };
         for worker in &self.workers {
             worker.give_order(order);
         }
         if let Some(admin) = &mut self.controller.admin {
             for context in admin.abandon(now_ns, stopped) {
-                if let AdminContext::Client { sink, tag, .. } = context {
-                    sink.answer_admin(tag, Err(IoError::Lost));
-                }
-            }
-            if !stopped {
-                std::mem::forget(self.controller.admin.take());
+                context.answer(Err(IoError::Lost));
             }
         }
         self.shared.refuse_all();
@@ -297,18 +350,22 @@ impl AdminWorker {
         self.shared.drain.load(Ordering::Acquire) && self.workers.iter().all(|worker| worker.has_ended())
     }
 
-    fn ended_if_drained(&mut self) -> worker::Turn {
+    fn ended_if_drained(&mut self, now_ns: u64) -> worker::Turn {
         if self.may_end() {
-            return self.end();
+            return self.end(now_ns);
         }
         worker::Turn::Idle { until_ns: None }
     }
 
-    fn end(&mut self) -> worker::Turn {
+    fn end(&mut self, now_ns: u64) -> worker::Turn {
         self.shared.ended.store(true, Ordering::SeqCst);
         self.shared.refuse_all();
-        if let Some(admin) = &self.controller.admin {
+        if let Some(admin) = &mut self.controller.admin {
             admin.recorder().set_waker(None);
+            // What was not answered within CAP.TO will not be waited for. Its memory is the device's until it is disabled.
+            for context in admin.abandon(now_ns, false) {
+                context.answer(Err(IoError::Stopped));
+            }
         }
         worker::Turn::Ended
     }
@@ -323,16 +380,24 @@ impl AdminWorker {
     }
 }
 
-fn start(admin: &mut AdminQueue<AdminContext>, request: AdminRequest, now_ns: u64) {
-    let AdminRequest { mut entry, data, tag, sink } = request;
+fn start(admin: &mut AdminQueue<AdminContext>, request: AdminRequest, namespaces: &[Namespace], now_ns: u64) {
+    let AdminRequest {
+        mut entry,
+        data,
+        tag,
+        sink,
+    } = request;
+    if let Err(why) = check::check(&entry, &data, namespaces) {
+        return sink.answer_admin(tag, Err(why));
+    }
     // Where the data is, is the driver's affair alone.
     (entry.prp1, entry.prp2, entry.mptr, entry.flags) = (0, 0, 0, 0);
     let smart = AdminOpcode(entry.opcode) == AdminOpcode::GET_LOG_PAGE
         && GetLogCdw10::from(entry.cdw10).lid() == LogId::SMART.0
         && (entry.nsid, entry.cdw12, entry.cdw13) == (ALL_NAMESPACES, 0, 0);
     let context = AdminContext::Client { sink, tag, smart };
-    if let Err((AdminContext::Client { sink, tag, .. }, why)) = admin.submit(entry, &data, now_ns, context) {
-        sink.answer_admin(tag, Err(why));
+    if let Err((context, why)) = admin.submit(entry, &data, now_ns, context) {
+        context.answer(Err(why));
     }
 }
 
@@ -340,9 +405,7 @@ fn answer(shared: &Shared, context: AdminContext, finished: AdminFinished, now_n
     if finished.data.len() == SMART_LOG_BYTES && context.is_smart() {
         *shared.smart.lock().unwrap_or_else(PoisonError::into_inner) = Some((now_ns, finished.data.clone()));
     }
-    if let AdminContext::Client { sink, tag, .. } = context {
-        sink.answer_admin(tag, Ok(finished));
-    }
+    context.answer(Ok(finished));
 }
 
 /// The admin worker's thread.
@@ -355,17 +418,27 @@ pub(crate) fn run(mut worker: AdminWorker, mut waiter: Box<dyn Waiter>, clock: &
                 return worker.finish();
             }
             worker::Turn::Idle { until_ns } => {
-                let timeout = until_ns.map(|until_ns| Duration::from_nanos(until_ns.saturating_sub(clock.now_ns())));
-                let shared = Arc::clone(&worker.shared);
-                let failed = matches!(worker.state, State::Failed);
-                let admin = worker.controller.admin.as_ref();
+                let timeout =
+                    until_ns.map(|until_ns| Duration::from_nanos(until_ns.saturating_sub(clock.now_ns())));
+                let AdminWorker {
+                    controller,
+                    shared,
+                    state,
+                    drain_deadline_ns,
+                    ..
+                } = &worker;
+                let admin = controller.admin.as_ref();
                 waiter.wait(timeout, &mut || {
-                    let asked = admin.is_some_and(|admin| admin.recorder().copy_asked() || admin.has_completion());
-                    if failed {
-                        asked || !shared.inbox.is_empty() || shared.drain.load(Ordering::Acquire)
-                    } else {
-                        asked || shared.has_news()
-                    }
+                    let asked = admin.is_some_and(|admin| admin.recorder().copy_asked());
+                    asked
+                        || match state {
+                            State::Running => {
+                                shared.has_news(drain_deadline_ns.is_some())
+                                    || admin.is_some_and(AdminQueue::has_completion)
+                            }
+                            State::Disabling { .. } => false,
+                            State::Failed => !shared.inbox.is_empty() || shared.drain.load(Ordering::Acquire),
+                        }
                 });
                 let fired = waiter.take_interrupts();
                 if let Some(admin) = &worker.controller.admin

@@ -16,13 +16,22 @@ use crate::dma::Region;
 pub mod emulated;
 
 /// One controller, wherever it is.
-pub trait Backend: Send + Sync {
+///
+/// # Safety
+/// [`Backend::allocate`] must give each byte to one region only, for as long as that region or a clone of it is alive.
+/// When [`Windows::unmap`] has returned, the device must not reach the memory through that window.
+pub unsafe trait Backend: Send + Sync {
     /// `emulated`, `vfio`, `redox`, ...
     fn name(&self) -> &'static str;
 
     /// The PCI address of the function, where there is one.
     fn pci(&self) -> Option<String> {
         None
+    }
+
+    /// How interrupts come: `msix`, `msi`, `intx`.
+    fn irq_mode(&self) -> &'static str {
+        "msix"
     }
 
     /// Reads a 32-bit register of BAR0 at `offset` bytes. A controller that is gone reads all ones.
@@ -122,9 +131,15 @@ pub struct Doorbell(DoorbellKind);
 
 enum DoorbellKind {
     /// A device's register. The `Arc` keeps the mapping.
-    Mapped { register: *const AtomicU32, _mapping: Arc<dyn std::any::Any + Send + Sync> },
+    Mapped {
+        register: *const AtomicU32,
+        _mapping: Arc<dyn std::any::Any + Send + Sync>,
+    },
     /// A register of a device in this process.
-    Emulated { device: Arc<nvme_emulator::Emulator>, index: usize },
+    Emulated {
+        device: Arc<nvme_emulator::Emulator>,
+        index: usize,
+    },
 }
 
 // SAFETY: the pointer is to a register that stays mapped while `_mapping` lives, and is only used atomically.
@@ -136,7 +151,10 @@ impl Doorbell {
     /// # Safety
     /// `register` must be aligned to 4 bytes and valid for atomic stores for as long as `mapping` is alive.
     pub unsafe fn mapped(register: *mut u32, mapping: Arc<dyn std::any::Any + Send + Sync>) -> Self {
-        Self(DoorbellKind::Mapped { register: register.cast_const().cast(), _mapping: mapping })
+        Self(DoorbellKind::Mapped {
+            register: register.cast_const().cast(),
+            _mapping: mapping,
+        })
     }
 
     /// Writes `value`.
@@ -160,7 +178,10 @@ impl fmt::Debug for Doorbell {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
     /// No memory for DMA.
-    #[error("no memory for DMA: {len_bytes} bytes were asked for; lower NVME_QUEUE_DEPTH or NVME_NUM_QUEUES")]
+    #[error(
+        "no memory for DMA: {len_bytes} bytes in one piece; for a buffer ask for less, for queues lower \
+         NVME_QUEUE_DEPTH or NVME_NUM_QUEUES"
+    )]
     NoMemory {
         /// What was asked for.
         len_bytes: usize,

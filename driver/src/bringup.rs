@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use nvme_spec::command::{self, NumberOfQueues};
+use nvme_spec::command::{self, NSID_ALL, NumberOfQueues};
 use nvme_spec::feature::FeatureId;
 use nvme_spec::identify::{Cns, IdentifyController, IdentifyControllerNvm, NamespaceList};
 use nvme_spec::register::{self, Cap, Cc};
@@ -12,8 +12,9 @@ use zerocopy::FromBytes;
 
 use crate::admin::{AdminData, AdminFinished, AdminQueue};
 use crate::backend::Backend;
-use crate::config::Config;
+use crate::config::{Config, PollingMode};
 use crate::controller::{AdminContext, Identity};
+use crate::dma::Region;
 use crate::dma::arena::Arena;
 use crate::dma::pages::PagePool;
 use crate::error::Error;
@@ -47,6 +48,8 @@ pub(crate) enum Progress {
 enum State {
     /// Nothing has been touched.
     Start,
+    /// CC.EN was 1 already, CSTS.RDY is to become 1 before it may be cleared (section 3.1.3.5).
+    Settling,
     /// CC.EN is 0, CSTS.RDY is to become 0.
     Disabling,
     /// CC.EN is 1, CSTS.RDY is to become 1.
@@ -99,6 +102,8 @@ pub(crate) struct Bringup {
     pub(crate) identity: Identity,
     pub(crate) namespaces: Arc<[Namespace]>,
     pub(crate) queues: Vec<QueueParts>,
+    /// All memory that the controller has been told of, to be kept until it is disabled.
+    pub(crate) told: Vec<Region>,
     pub(crate) cap: Cap,
     config: Config,
     cpus: u16,
@@ -128,6 +133,7 @@ impl Bringup {
             identity: Identity::new(&*backend),
             namespaces: Arc::new([]),
             queues: Vec::new(),
+            told: Vec::new(),
             cap: Cap::from(0),
             config: config.clone(),
             cpus: cpus.max(1),
@@ -167,6 +173,7 @@ impl Bringup {
         loop {
             let next = match &self.state {
                 State::Start => self.start(now_ns),
+                State::Settling => self.settling(now_ns),
                 State::Disabling => self.disabling(now_ns),
                 State::Enabling => self.enabling(now_ns),
                 State::Command(step) => self.await_command(*step, now_ns),
@@ -200,19 +207,45 @@ impl Bringup {
             return Err(Error::Unsupported { what });
         }
         if cap.mqes_z() == 0 {
-            let what = "its queues have room for 1 entry (CAP.MQES is 0), 2 are the least that works".to_owned();
+            let what =
+                "its queues have room for 1 entry (CAP.MQES is 0), 2 are the least that works".to_owned();
             return Err(Error::Unsupported { what });
         }
         if cap.mpsmin() > 4 {
-            let what = format!("its smallest memory page is 2^{} bytes (CAP.MPSMIN)", 12 + u32::from(cap.mpsmin()));
+            let what = format!(
+                "its smallest memory page is 2^{} bytes (CAP.MPSMIN)",
+                12 + u32::from(cap.mpsmin())
+            );
             return Err(Error::Unsupported { what });
         }
         self.limits.page_bytes = 4096 << cap.mpsmin();
         let csts = self.registers.csts().ok_or(Error::Absent)?;
-        let cc = self.registers.cc();
-        if cc.en() || csts.rdy() {
-            self.registers.set_cc(cc.with_en(false).with_shn(register::SHN_NONE));
+        let next = if self.registers.cc().en() && !csts.rdy() {
+            State::Settling
+        } else {
+            State::Disabling
+        };
+        if matches!(next, State::Disabling) {
+            self.clear_enable();
         }
+        self.start_wait(now_ns, next);
+        Ok(true)
+    }
+
+    fn clear_enable(&self) {
+        let cc = self.registers.cc();
+        if cc.en() {
+            self.registers
+                .set_cc(cc.with_en(false).with_shn(register::SHN_NONE));
+        }
+    }
+
+    fn settling(&mut self, now_ns: u64) -> Result<bool, Error> {
+        let csts = self.registers.csts().ok_or(Error::Absent)?;
+        if !csts.rdy() && !csts.cfs() && now_ns < self.deadline_ns {
+            return Ok(false);
+        }
+        self.clear_enable();
         self.start_wait(now_ns, State::Disabling);
         Ok(true)
     }
@@ -223,8 +256,11 @@ impl Bringup {
             return self.not_yet("disabled", csts.into(), now_ns);
         }
         self.make_admin_queue()?;
-        let css =
-            if self.cap.css() & register::CAP_CSS_NVM != 0 { register::CC_CSS_NVM } else { register::CC_CSS_ALL };
+        let css = if self.cap.css() & register::CAP_CSS_NVM != 0 {
+            register::CC_CSS_NVM
+        } else {
+            register::CC_CSS_ALL
+        };
         let cc = Cc::new()
             .with_css(css)
             .with_mps(self.cap.mpsmin())
@@ -238,7 +274,9 @@ impl Bringup {
     fn enabling(&mut self, now_ns: u64) -> Result<bool, Error> {
         let csts = self.registers.csts().ok_or(Error::Absent)?;
         if csts.cfs() {
-            return Err(Error::Fatal { doing: "it is being enabled" });
+            return Err(Error::Fatal {
+                doing: "it is being enabled",
+            });
         }
         if !csts.rdy() {
             return self.not_yet("ready", csts.into(), now_ns);
@@ -251,7 +289,11 @@ impl Bringup {
         if now_ns < self.deadline_ns {
             return Ok(false);
         }
-        Err(Error::NotReady { wanted, timeout_ms: self.timeout_ms(), csts })
+        Err(Error::NotReady {
+            wanted,
+            timeout_ms: self.timeout_ms(),
+            csts,
+        })
     }
 
     fn failing(&mut self, now_ns: u64) -> Result<Progress, Error> {
@@ -261,7 +303,9 @@ impl Bringup {
             None => false,
         };
         if !disabled {
-            log::error!("the controller could not be disabled; the memory that it knows of is not given back");
+            log::error!(
+                "the controller could not be disabled; the memory that it knows of is not given back"
+            );
             self.leak();
         }
         match std::mem::replace(&mut self.state, State::Start) {
@@ -272,48 +316,79 @@ impl Bringup {
 
     /// The controller may still write to what it was told of.
     fn leak(&mut self) {
-        std::mem::forget(self.admin.take());
-        std::mem::forget(std::mem::take(&mut self.queues));
-        std::mem::forget(self.making.take());
+        self.admin = None;
+        std::mem::forget(std::mem::take(&mut self.told));
     }
 
-    fn rings(&self, qid: u16, entries: u32) -> Result<Rings, Error> {
+    fn allocate(&mut self, len_bytes: usize) -> Result<Region, Error> {
+        let region = self.backend.allocate(len_bytes)?;
+        self.told.push(region.clone());
+        Ok(region)
+    }
+
+    fn rings(&mut self, qid: u16, entries: u32) -> Result<Rings, Error> {
         Ok(Rings {
             qid,
             entries,
-            sq: self.backend.allocate(entries as usize * 64)?,
-            cq: self.backend.allocate(entries as usize * 16)?,
+            sq: self.allocate(entries as usize * 64)?,
+            cq: self.allocate(entries as usize * 16)?,
             sq_doorbell: self.registers.doorbell(qid, false, self.cap)?,
             cq_doorbell: self.registers.doorbell(qid, true, self.cap)?,
         })
     }
 
-    fn pool(&self, bytes: usize) -> Result<PagePool, Error> {
-        let region_bytes = bytes.min(self.backend.max_region_bytes());
-        let regions = (0..bytes.div_ceil(region_bytes)).map(|_| self.backend.allocate(region_bytes));
-        Ok(PagePool::new(regions.collect::<Result<_, _>>()?, self.limits.page_bytes))
+    fn pool(&mut self) -> Result<PagePool, Error> {
+        let region_bytes = POOL_BYTES.min(self.backend.max_region_bytes());
+        let regions = (0..POOL_BYTES.div_ceil(region_bytes)).map(|_| self.allocate(region_bytes));
+        Ok(PagePool::new(
+            regions.collect::<Result<_, _>>()?,
+            self.limits.page_bytes,
+        ))
     }
 
     fn make_admin_queue(&mut self) -> Result<(), Error> {
         let rings = self.rings(0, ADMIN_ENTRIES)?;
-        self.registers.set_admin_queues(ADMIN_ENTRIES, rings.sq.iova(), rings.cq.iova());
-        // The largest transfer and its lists, twice.
-        let pool = self.pool(POOL_BYTES)?;
+        self.registers
+            .set_admin_queues(ADMIN_ENTRIES, rings.sq.iova(), rings.cq.iova());
+        let pool = self.pool()?;
         self.admin = Some(AdminQueue::new(rings, pool));
         Ok(())
     }
 
     fn send(&mut self, step: Step, now_ns: u64) -> Result<(), Error> {
+        let Some((entry, data)) = self.command(step)? else {
+            self.state = State::Ready;
+            return Ok(());
+        };
+        let timeout = Error::AdminTimeout {
+            command: step.name(),
+            timeout_ms: self.timeout_ms(),
+        };
+        let admin = self.admin.as_mut().ok_or(timeout.clone())?;
+        admin
+            .submit(entry, &data, now_ns, AdminContext::Own)
+            .map_err(|_| timeout)?;
+        admin.ring(now_ns);
+        self.start_wait(now_ns, State::Command(step));
+        Ok(())
+    }
+
+    /// The command of a step; `None` if there is no memory for another queue, while there are some.
+    fn command(&mut self, step: Step) -> Result<Option<(SubmissionEntry, AdminData)>, Error> {
         let from_device = AdminData::FromDevice(IDENTIFY_BYTES);
         let (entry, data): (SubmissionEntry, AdminData) = match step {
             Step::IdentifyController => (command::identify(Cns::CONTROLLER, 0, 0), from_device),
-            Step::IdentifyControllerNvm => {
-                (command::identify_csi(Cns::IO_CONTROLLER, nvme_spec::identify::CSI_NVM, 0, 0), from_device)
-            }
+            Step::IdentifyControllerNvm => (
+                command::identify_csi(Cns::IO_CONTROLLER, nvme_spec::identify::CSI_NVM, 0, 0),
+                from_device,
+            ),
             Step::SetNumberOfQueues => {
                 let wanted_z = self.wanted_queues - 1;
                 let queues = NumberOfQueues::new().with_nsqr_z(wanted_z).with_ncqr_z(wanted_z);
-                (command::set_features(FeatureId::NUMBER_OF_QUEUES, 0, queues.into(), false), AdminData::None)
+                (
+                    command::set_features(FeatureId::NUMBER_OF_QUEUES, 0, queues.into(), false),
+                    AdminData::None,
+                )
             }
             Step::ListNamespaces(after) => (command::identify(Cns::ACTIVE_NAMESPACES, after, 0), from_device),
             Step::IdentifyNamespace(place) => {
@@ -321,29 +396,36 @@ impl Bringup {
                 (command::identify(Cns::NAMESPACE, nsid, 0), from_device)
             }
             Step::CreateCq(qid) => {
-                let making = self.make_queue(qid)?;
+                let polled = self.config.polling == PollingMode::Polling;
+                let making = match self.make_queue(qid) {
+                    Ok(making) => making,
+                    Err(error) => return self.enough_queues(qid, error).map(|()| None),
+                };
+                let interrupt = (!polled).then_some(making.vector);
                 let size_z = (making.parts.rings.entries - 1) as u16;
                 let iova = making.parts.rings.cq.iova();
-                (command::create_io_cq(qid, size_z, iova, Some(making.vector)), AdminData::None)
+                (
+                    command::create_io_cq(qid, size_z, iova, interrupt),
+                    AdminData::None,
+                )
             }
             Step::CreateSq(qid) => {
                 let rings = self.making.as_ref().map(|making| &making.parts.rings);
-                let (size_z, iova) = rings.map_or((0, 0), |rings| ((rings.entries - 1) as u16, rings.sq.iova()));
+                let (size_z, iova) =
+                    rings.map_or((0, 0), |rings| ((rings.entries - 1) as u16, rings.sq.iova()));
                 (command::create_io_sq(qid, size_z, iova, qid, 0), AdminData::None)
             }
             Step::DeleteCq(qid) => (command::delete_io_cq(qid), AdminData::None),
         };
-        let timeout = Error::AdminTimeout { command: step.name(), timeout_ms: self.timeout_ms() };
-        let admin = self.admin.as_mut().ok_or(timeout.clone())?;
-        admin.submit(entry, &data, now_ns, AdminContext::Own).map_err(|_| timeout)?;
-        admin.ring(now_ns);
-        self.start_wait(now_ns, State::Command(step));
-        Ok(())
+        Ok(Some((entry, data)))
     }
 
     fn await_command(&mut self, step: Step, now_ns: u64) -> Result<bool, Error> {
         let timeout_ms = self.timeout_ms();
-        let timeout = Error::AdminTimeout { command: step.name(), timeout_ms };
+        let timeout = Error::AdminTimeout {
+            command: step.name(),
+            timeout_ms,
+        };
         let admin = self.admin.as_mut().ok_or(timeout.clone())?;
         admin.reap(now_ns);
         let Some((_, finished)) = admin.next_finished() else {
@@ -351,7 +433,11 @@ impl Bringup {
             if csts.cfs() {
                 return Err(Error::Fatal { doing: step.name() });
             }
-            return if now_ns < self.deadline_ns { Ok(false) } else { Err(timeout) };
+            return if now_ns < self.deadline_ns {
+                Ok(false)
+            } else {
+                Err(timeout)
+            };
         };
         match self.take_answer(step, finished)? {
             Some(next) => self.send(next, now_ns)?,
@@ -363,7 +449,10 @@ impl Bringup {
     /// Takes the answer to `step` and says what comes next.
     fn take_answer(&mut self, step: Step, finished: AdminFinished) -> Result<Option<Step>, Error> {
         let status = finished.completion.status();
-        let refused = Error::Admin { command: step.name(), status };
+        let refused = Error::Admin {
+            command: step.name(),
+            status,
+        };
         match step {
             Step::IdentifyController => {
                 if !status.is_success() {
@@ -372,7 +461,11 @@ impl Bringup {
                 self.take_controller(&finished.data)?;
                 // Older controllers log an error for a CNS that they do not know.
                 let knows_csi = self.registers.vs().major() >= 2;
-                Ok(Some(if knows_csi { Step::IdentifyControllerNvm } else { Step::SetNumberOfQueues }))
+                Ok(Some(if knows_csi {
+                    Step::IdentifyControllerNvm
+                } else {
+                    Step::SetNumberOfQueues
+                }))
             }
             Step::IdentifyControllerNvm => {
                 if status.is_success() {
@@ -387,7 +480,10 @@ impl Bringup {
                 let granted = NumberOfQueues::from(finished.completion.dw0);
                 let granted = granted.nsqr_z().min(granted.ncqr_z()).saturating_add(1);
                 if granted < self.wanted_queues {
-                    log::info!("{} I/O queue pairs were asked for, the controller grants {granted}", self.wanted_queues);
+                    log::info!(
+                        "{} I/O queue pairs were asked for, the controller grants {granted}",
+                        self.wanted_queues
+                    );
                 }
                 self.wanted_queues = self.wanted_queues.min(granted);
                 Ok(Some(Step::ListNamespaces(0)))
@@ -409,24 +505,20 @@ impl Bringup {
                 self.queues.extend(self.making.take());
                 Ok((qid < self.wanted_queues).then_some(Step::CreateCq(qid + 1)))
             }
+            // Whether it is gone or not: its ring's memory is kept.
             Step::DeleteCq(_) => {
-                if status.is_success() {
-                    self.making = None;
-                } else {
-                    // It still knows the ring.
-                    std::mem::forget(self.making.take());
-                }
+                self.making = None;
                 Ok(None)
             }
         }
     }
 
     /// A queue pair could not be made: that is an error only if it was the first.
-    fn enough_queues(&self, qid: u16, refused: Error) -> Result<(), Error> {
+    fn enough_queues(&self, qid: u16, why: Error) -> Result<(), Error> {
         if qid == 1 {
-            return Err(refused);
+            return Err(why);
         }
-        log::warn!("{refused}; going on with {} I/O queue pairs", self.queues.len());
+        log::warn!("{why}; going on with {} I/O queue pairs", self.queues.len());
         Ok(())
     }
 
@@ -442,27 +534,42 @@ impl Bringup {
             )));
         }
         if matches!(identify.cntrltype, 2 | 3) {
-            let kind = if identify.cntrltype == 2 { "a discovery" } else { "an administrative" };
+            let kind = if identify.cntrltype == 2 {
+                "a discovery"
+            } else {
+                "an administrative"
+            };
             return Err(unsupported(format!("it is {kind} controller and does no I/O")));
         }
         // MDTS is a power of two in units of the smallest page; 0 is no limit (section 5.17.2.1).
         let min_page = 4096usize << self.cap.mpsmin();
         if identify.mdts != 0 {
-            let limit = min_page.checked_shl(u32::from(identify.mdts)).filter(|limit| *limit >= min_page);
+            let limit = min_page
+                .checked_shl(u32::from(identify.mdts))
+                .filter(|limit| *limit >= min_page);
             self.limits.max_transfer_bytes = limit.unwrap_or(MAX_TRANSFER_BYTES).min(MAX_TRANSFER_BYTES);
         }
-        self.identity.learn(&identify, data, self.limits.max_transfer_bytes, min_page as u64);
-        let asked = if self.config.num_queues == 0 { self.cpus } else { self.config.num_queues };
+        self.identity
+            .learn(&identify, data, self.limits.max_transfer_bytes, min_page as u64);
+        let asked = if self.config.num_queues == 0 {
+            self.cpus
+        } else {
+            self.config.num_queues
+        };
         self.wanted_queues = asked.clamp(1, 0xFFFE);
         Ok(())
     }
 
     fn take_controller_nvm(&mut self, data: &[u8]) {
-        let Ok(identify) = IdentifyControllerNvm::read_from_bytes(data) else { return };
+        let Ok(identify) = IdentifyControllerNvm::read_from_bytes(data) else {
+            return;
+        };
         let min_page = 4096u64 << self.cap.mpsmin();
         let limit = |power: u8| match power {
             0 => u64::MAX,
-            power => 1u64.checked_shl(u32::from(power)).map_or(u64::MAX, |pages| pages.saturating_mul(min_page)),
+            power => 1u64
+                .checked_shl(u32::from(power))
+                .map_or(u64::MAX, |pages| pages.saturating_mul(min_page)),
         };
         self.limits.max_verify_bytes = limit(identify.vsl);
         self.limits.max_zeroes_bytes = limit(identify.wzsl);
@@ -483,9 +590,10 @@ impl Bringup {
         let before = self.nsids.len();
         if let Ok(list) = NamespaceList::read_from_bytes(data) {
             for nsid in list.iter() {
-                // What does not ascend is no list; it would never end.
+                // What does not ascend is no list (it would never end), and there is no namespace above NN.
                 let last = self.nsids.last().copied().unwrap_or(after);
-                if nsid <= last || self.nsids.len() == MAX_NAMESPACES {
+                let beyond = self.identity.nn != 0 && nsid > self.identity.nn || nsid == NSID_ALL;
+                if nsid <= last || beyond || self.nsids.len() == MAX_NAMESPACES {
                     break;
                 }
                 self.nsids.push(nsid);
@@ -504,10 +612,14 @@ impl Bringup {
             Ok(bytes) if status.is_success() => {
                 // An inactive namespace is zero filled (section 5.17.2.2).
                 if bytes.iter().any(|byte| *byte != 0) {
-                    self.found.push(Namespace::new(nsid, bytes));
+                    self.found
+                        .push(Namespace::new(nsid, bytes, self.limits.max_transfer_bytes));
                 }
             }
-            _ => self.found.push(Namespace::unknown(nsid, format!("the controller does not identify it: {status}"))),
+            _ => self.found.push(Namespace::unknown(
+                nsid,
+                format!("the controller does not identify it: {status}"),
+            )),
         }
         self.next_namespace(place + 1)
     }
@@ -529,8 +641,12 @@ impl Bringup {
         let parts = Parts {
             rings,
             limit,
-            pool: self.pool(POOL_BYTES)?,
-            windows: if self.limits.zero_copy { self.backend.windows(qid, limit) } else { None },
+            pool: self.pool()?,
+            windows: if self.limits.zero_copy {
+                self.backend.windows(qid, limit)
+            } else {
+                None
+            },
             limits: self.limits,
             namespaces: Arc::clone(&self.namespaces),
             arena: self.arena.clone(),

@@ -120,7 +120,11 @@ impl Calibration {
         let ticks = end_ticks.checked_sub(start_ticks).filter(|ticks| *ticks > 0)?;
         let multiplier = u64::try_from((u128::from(elapsed_ns) << 32) / u128::from(ticks)).ok()?;
         let hz = u64::try_from(u128::from(ticks) * 1_000_000_000 / u128::from(elapsed_ns)).ok()?;
-        (multiplier > 0).then_some(Self { base_ticks: start_ticks, multiplier, hz })
+        (multiplier > 0).then_some(Self {
+            base_ticks: start_ticks,
+            multiplier,
+            hz,
+        })
     }
 
     #[inline]
@@ -187,12 +191,19 @@ mod tests {
     #[test]
     fn ticks_become_nanoseconds_exactly() {
         // 2 GHz: two ticks are a nanosecond.
-        let calibration = Calibration { base_ticks: 1000, multiplier: 1 << 31, hz: 2_000_000_000 };
+        let calibration = Calibration {
+            base_ticks: 1000,
+            multiplier: 1 << 31,
+            hz: 2_000_000_000,
+        };
         assert_eq!(calibration.to_ns(1000), 0);
         assert_eq!(calibration.to_ns(3000), 1000);
         assert_eq!(calibration.to_ns(999), 0, "a core that lags does not wrap");
         // A century at 2 GHz does not overflow.
-        assert_eq!(calibration.to_ns(1000 + 6_307_200_000_000_000_000), 3_153_600_000_000_000_000);
+        assert_eq!(
+            calibration.to_ns(1000 + 6_307_200_000_000_000_000),
+            3_153_600_000_000_000_000
+        );
     }
 
     #[test]

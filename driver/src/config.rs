@@ -139,16 +139,20 @@ impl Config {
                 self.queue_depth = accept("NVME_QUEUE_DEPTH", value, DEPTH, |v| number(v, 2, 65536))?;
             }
             "NVME_POLLING_MODE" => {
-                self.polling = accept("NVME_POLLING_MODE", value, "false, true or adaptive", |v| v.parse().ok())?;
+                self.polling = accept("NVME_POLLING_MODE", value, "false, true or adaptive", |v| {
+                    v.parse().ok()
+                })?;
             }
             "NVME_POLL_INTERVAL_US" => {
-                self.poll_interval_us =
-                    accept("NVME_POLL_INTERVAL_US", value, INTERVAL, |v| number(v, 0, 1_000_000))?;
+                self.poll_interval_us = accept("NVME_POLL_INTERVAL_US", value, INTERVAL, |v| {
+                    number(v, 0, 1_000_000)
+                })?;
             }
             "NVME_ZERO_COPY" => self.zero_copy = accept("NVME_ZERO_COPY", value, BOOL, boolean)?,
             "NVME_SCHEDULER" => {
-                self.scheduler =
-                    accept("NVME_SCHEDULER", value, "none, roundrobin or cpuaffinity", |v| v.parse().ok())?;
+                self.scheduler = accept("NVME_SCHEDULER", value, "none, roundrobin or cpuaffinity", |v| {
+                    v.parse().ok()
+                })?;
             }
             "NVME_BENCHMARK" => self.benchmark = accept("NVME_BENCHMARK", value, BOOL, boolean)?,
             _ => {
@@ -199,7 +203,9 @@ impl FromStr for PollingMode {
     fn from_str(text: &str) -> Result<Self, ()> {
         match text {
             "adaptive" => Ok(Self::Adaptive),
-            _ => boolean(text).map(|polling| if polling { Self::Polling } else { Self::Interrupt }).ok_or(()),
+            _ => boolean(text)
+                .map(|polling| if polling { Self::Polling } else { Self::Interrupt })
+                .ok_or(()),
         }
     }
 }
@@ -244,7 +250,10 @@ mod tests {
 
     fn read(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
         Config::from_lookup(|variable| {
-            pairs.iter().find(|(name, _)| *name == variable).map(|(_, value)| OsString::from(value))
+            pairs
+                .iter()
+                .find(|(name, _)| *name == variable)
+                .map(|(_, value)| OsString::from(value))
         })
     }
 
@@ -274,8 +283,14 @@ mod tests {
             benchmark: true,
         };
         assert_eq!(config, Ok(wanted));
-        assert_eq!(read(&[("NVME_POLLING_MODE", "false")]).map(|c| c.polling), Ok(PollingMode::Interrupt));
-        assert_eq!(read(&[("NVME_SCHEDULER", "none")]).map(|c| c.scheduler), Ok(SchedulerKind::None));
+        assert_eq!(
+            read(&[("NVME_POLLING_MODE", "false")]).map(|c| c.polling),
+            Ok(PollingMode::Interrupt)
+        );
+        assert_eq!(
+            read(&[("NVME_SCHEDULER", "none")]).map(|c| c.scheduler),
+            Ok(SchedulerKind::None)
+        );
     }
 
     #[test]
@@ -298,7 +313,10 @@ mod tests {
             let error = read(&[(variable, value)]).unwrap_err();
             assert_eq!((error.variable, error.value.as_str()), (variable, value));
             let text = error.to_string();
-            assert!(text.starts_with(&format!("{variable}: \"{value}\" is not accepted; use ")), "{text}");
+            assert!(
+                text.starts_with(&format!("{variable}: \"{value}\" is not accepted; use ")),
+                "{text}"
+            );
             assert!(!error.accepted.is_empty());
         }
     }

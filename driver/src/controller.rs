@@ -1,5 +1,6 @@
 //! A controller that has been brought up, and how it is put down again.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,14 +8,14 @@ use nvme_spec::command;
 use nvme_spec::identify::IdentifyController;
 use nvme_spec::register;
 
-use crate::admin::{AdminAnswer, AdminData, AdminQueue};
+use crate::admin::{AdminAnswer, AdminData, AdminFinished, AdminQueue};
 use crate::backend::{Backend, Waiter};
 use crate::bringup::{Bringup, Progress, QueueParts};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::dma::DmaBuffer;
 use crate::dma::arena::Arena;
-use crate::error::Error;
+use crate::dma::{DmaBuffer, Region};
+use crate::error::{Error, IoError};
 use crate::io_queue::IoQueue;
 use crate::namespace::Namespace;
 use crate::registers::Registers;
@@ -33,12 +34,23 @@ pub(crate) enum AdminContext {
     /// The driver's own reading of the SMART log.
     OwnSmart,
     /// A client's; `smart` if it reads the controller's SMART log from its start.
-    Client { sink: Arc<dyn AdminAnswer>, tag: u64, smart: bool },
+    Client {
+        sink: Arc<dyn AdminAnswer>,
+        tag: u64,
+        smart: bool,
+    },
 }
 
 impl AdminContext {
     pub(crate) fn is_smart(&self) -> bool {
         matches!(self, Self::OwnSmart | Self::Client { smart: true, .. })
+    }
+
+    /// Tells the client, if it was one's.
+    pub(crate) fn answer(self, result: Result<AdminFinished, IoError>) {
+        if let Self::Client { sink, tag, .. } = self {
+            sink.answer_admin(tag, result);
+        }
     }
 }
 
@@ -51,6 +63,8 @@ pub struct Identity {
     pub emulated: bool,
     /// PCI address, where there is one.
     pub pci: Option<String>,
+    /// How interrupts come: `msix`, ...
+    pub irq_mode: &'static str,
     /// PCI vendor id (VID).
     pub vendor_id: u16,
     /// Serial number (SN), printable.
@@ -77,6 +91,7 @@ impl Identity {
             backend: backend.name(),
             emulated: backend.name() == "emulated",
             pci: backend.pci(),
+            irq_mode: backend.irq_mode(),
             vendor_id: 0,
             serial: String::new(),
             model: String::new(),
@@ -89,7 +104,13 @@ impl Identity {
         }
     }
 
-    pub(crate) fn learn(&mut self, identify: &IdentifyController, bytes: &[u8], max_transfer_bytes: usize, min_page_bytes: u64) {
+    pub(crate) fn learn(
+        &mut self,
+        identify: &IdentifyController,
+        bytes: &[u8],
+        max_transfer_bytes: usize,
+        min_page_bytes: u64,
+    ) {
         self.vendor_id = identify.vid.get();
         self.serial = identify.serial().to_string();
         self.model = identify.model().to_string();
@@ -97,7 +118,9 @@ impl Identity {
         self.max_transfer_bytes = max_transfer_bytes;
         self.mdts_bytes = match identify.mdts {
             0 => None,
-            power => 1u64.checked_shl(u32::from(power)).and_then(|pages| pages.checked_mul(min_page_bytes)),
+            power => 1u64
+                .checked_shl(u32::from(power))
+                .and_then(|pages| pages.checked_mul(min_page_bytes)),
         };
         self.nn = identify.nn.get();
         self.rtd3e_us = identify.rtd3e.get();
@@ -108,9 +131,11 @@ impl Identity {
 }
 
 /// A controller that is being brought up, step by step: what [`Controller::open`] turns and waits for.
+///
+/// Dropped before its end, it disables the controller, so that the device leaves the memory alone.
 pub struct Opening {
-    bringup: Bringup,
-    waiter: Box<dyn Waiter>,
+    /// `None` only between [`Opening::finish`] and the drop.
+    parts: Option<(Bringup, Box<dyn Waiter>)>,
     config: Config,
     clock: Clock,
 }
@@ -123,7 +148,11 @@ impl Opening {
     pub fn new(backend: Arc<dyn Backend>, config: &Config, clock: Clock) -> Result<Self, Error> {
         let waiter = backend.waiter(0)?;
         let bringup = Bringup::new(backend, config, crate::cpu::count());
-        Ok(Self { bringup, waiter, config: config.clone(), clock })
+        Ok(Self {
+            parts: Some((bringup, waiter)),
+            config: config.clone(),
+            clock,
+        })
     }
 
     /// Does what can be done now; says whether the controller is up.
@@ -131,17 +160,53 @@ impl Opening {
     /// # Errors
     /// As [`Controller::open`].
     pub fn turn(&mut self) -> Result<bool, Error> {
-        Ok(self.bringup.turn(self.clock.now_ns())? == Progress::Ready)
+        let (bringup, _) = self.parts.as_mut().ok_or(Error::Absent)?;
+        Ok(bringup.turn(self.clock.now_ns())? == Progress::Ready)
     }
 
     /// The controller, once [`Opening::turn`] has said that it is up.
-    pub fn finish(self) -> Controller {
-        Controller::from_bringup(self.bringup, &self.config, self.clock, self.waiter)
+    ///
+    /// # Errors
+    /// It is not up; it is disabled now.
+    pub fn finish(mut self) -> Result<Controller, Error> {
+        let up = self.turn()?;
+        let (bringup, waiter) = self.parts.take().ok_or(Error::Absent)?;
+        let timeout_ms = bringup.timeout_ms();
+        let controller = Controller::from_bringup(bringup, &self.config, self.clock.clone(), waiter);
+        // What is not up is disabled by its drop.
+        if up {
+            Ok(controller)
+        } else {
+            Err(Error::NotReady {
+                wanted: "ready",
+                timeout_ms,
+                csts: 0,
+            })
+        }
     }
 
     fn wait(&mut self) {
-        let admin = self.bringup.admin.as_ref();
-        self.waiter.wait(Some(LOOK_INTERVAL), &mut || admin.is_some_and(AdminQueue::has_completion));
+        if let Some((bringup, waiter)) = &mut self.parts {
+            let admin = bringup.admin.as_ref();
+            waiter.wait(Some(LOOK_INTERVAL), &mut || {
+                admin.is_some_and(AdminQueue::has_completion)
+            });
+        }
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if let Some((bringup, waiter)) = self.parts.take()
+            && bringup.admin.is_some()
+        {
+            drop(Controller::from_bringup(
+                bringup,
+                &self.config,
+                self.clock.clone(),
+                waiter,
+            ));
+        }
     }
 }
 
@@ -155,7 +220,10 @@ pub struct Controller {
     pub(crate) arena: Arena,
     pub(crate) admin: Option<AdminQueue<AdminContext>>,
     pub(crate) waiter: Option<Box<dyn Waiter>>,
-    pub(crate) queues: std::collections::VecDeque<QueueParts>,
+    pub(crate) queues: VecDeque<QueueParts>,
+    /// All memory that the device has been told of. It goes when the device has been disabled, and never if it would
+    /// not be.
+    told: Vec<Region>,
     pub(crate) clock: Clock,
     pub(crate) config: Config,
     identity: Arc<Identity>,
@@ -175,14 +243,24 @@ impl Controller {
         while !opening.turn()? {
             opening.wait();
         }
-        Ok(opening.finish())
+        opening.finish()
     }
 
     fn from_bringup(bringup: Bringup, config: &Config, clock: Clock, waiter: Box<dyn Waiter>) -> Self {
         let timeout_ms = bringup.timeout_ms();
-        let Bringup { backend, registers, arena, admin, identity, namespaces, queues, .. } = bringup;
+        let Bringup {
+            backend,
+            registers,
+            arena,
+            admin,
+            identity,
+            namespaces,
+            queues,
+            told,
+            ..
+        } = bringup;
         let qids = queues.iter().map(|queue| queue.parts.rings.qid).collect();
-        log::info!(
+        log::debug!(
             "{} controller {} ({}): {} I/O queue pairs, {} namespaces",
             identity.backend,
             identity.model,
@@ -197,6 +275,7 @@ impl Controller {
             admin,
             waiter: Some(waiter),
             queues: queues.into(),
+            told,
             clock,
             config: config.clone(),
             identity: Arc::new(identity),
@@ -256,32 +335,48 @@ impl Controller {
         }
         let result = self.delete_queues().and_then(|()| self.notify_shutdown());
         let disabled = self.disable();
+        if disabled.is_err() {
+            self.leak();
+        }
         result.and(disabled)
     }
 
     fn delete_queues(&mut self) -> Result<(), Error> {
-        let submission = self.qids.iter().map(|qid| ("Delete I/O Submission Queue", command::delete_io_sq(*qid)));
-        let completion = self.qids.iter().map(|qid| ("Delete I/O Completion Queue", command::delete_io_cq(*qid)));
+        let submission = self
+            .qids
+            .iter()
+            .map(|qid| ("Delete I/O Submission Queue", command::delete_io_sq(*qid)));
+        let completion = self
+            .qids
+            .iter()
+            .map(|qid| ("Delete I/O Completion Queue", command::delete_io_cq(*qid)));
         let commands: Vec<_> = submission.chain(completion).collect();
         for (name, entry) in commands {
-            let timeout = Error::AdminTimeout { command: name, timeout_ms: self.timeout_ms };
+            let timeout = Error::AdminTimeout {
+                command: name,
+                timeout_ms: self.timeout_ms,
+            };
             let admin = self.admin.as_mut().ok_or(Error::Absent)?;
             let now_ns = self.clock.now_ns();
-            admin.submit(entry, &AdminData::None, now_ns, AdminContext::Own).map_err(|_| timeout.clone())?;
+            admin
+                .submit(entry, &AdminData::None, now_ns, AdminContext::Own)
+                .map_err(|_| timeout.clone())?;
             admin.ring(now_ns);
             let deadline_ns = now_ns.saturating_add(self.timeout_ms * 1_000_000);
             let status = loop {
                 admin.reap(self.clock.now_ns());
                 match admin.next_finished() {
                     Some((AdminContext::Own, finished)) => break finished.completion.status(),
-                    // An answer whose client has gone.
-                    Some(_) => continue,
+                    Some((context, finished)) => {
+                        context.answer(Ok(finished));
+                        continue;
+                    }
                     None => {}
                 }
                 if self.registers.csts().is_none() {
                     return Err(Error::Absent);
                 }
-                if self.clock.now_ns() >= deadline_ns {
+                if self.clock.now_ns() >= deadline_ns || self.clock.is_manual() {
                     return Err(timeout);
                 }
                 if let Some(waiter) = &mut self.waiter {
@@ -298,9 +393,10 @@ impl Controller {
     fn notify_shutdown(&mut self) -> Result<(), Error> {
         let timeout_ms = match u64::from(self.identity.rtd3e_us).div_ceil(1000) {
             0 => DEFAULT_SHUTDOWN_MS,
-            ms => ms.clamp(self.timeout_ms, MAX_SHUTDOWN_MS),
+            ms => ms.min(MAX_SHUTDOWN_MS).max(self.timeout_ms),
         };
-        self.registers.set_cc(self.registers.cc().with_shn(register::SHN_NORMAL));
+        self.registers
+            .set_cc(self.registers.cc().with_shn(register::SHN_NORMAL));
         self.await_csts(timeout_ms, |csts| csts.shst() == register::SHST_COMPLETE)?
             .then_some(())
             .ok_or(Error::ShutdownTimeout { timeout_ms })
@@ -311,15 +407,25 @@ impl Controller {
         self.registers.set_cc(self.registers.cc().with_en(false));
         let disabled = self.await_csts(self.timeout_ms, |csts| !csts.rdy())?;
         let csts = self.registers.csts().map_or(u32::MAX, u32::from);
-        disabled.then_some(()).ok_or(Error::NotReady { wanted: "disabled", timeout_ms: self.timeout_ms, csts })
+        disabled.then_some(()).ok_or(Error::NotReady {
+            wanted: "disabled",
+            timeout_ms: self.timeout_ms,
+            csts,
+        })
     }
 
     /// The controller has failed and was disabled, or would not be: there is nothing left to put down.
     pub(crate) fn gave_up(&mut self, stopped: bool) {
         self.down = true;
         if !stopped {
-            std::mem::forget(std::mem::take(&mut self.queues));
+            self.leak();
         }
+    }
+
+    /// Keeps what the device knows of for ever: it may still write there.
+    fn leak(&mut self) {
+        log::error!("the controller could not be disabled; the memory that it knows of is not given back");
+        std::mem::forget(std::mem::take(&mut self.told));
     }
 
     fn await_csts(
@@ -349,9 +455,8 @@ impl Drop for Controller {
             return;
         }
         if let Err(error) = self.disable() {
-            log::error!("{error}; the memory that it knows of is not given back");
-            std::mem::forget(self.admin.take());
-            std::mem::forget(std::mem::take(&mut self.queues));
+            log::error!("{error}");
+            self.leak();
         }
     }
 }

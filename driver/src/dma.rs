@@ -29,8 +29,9 @@ pub struct Region {
     memory: Arc<dyn Any + Send + Sync>,
 }
 
-// SAFETY: a Region is an address and an owner; all access goes through its methods, which copy or are atomic. That
-// two owners do not copy to the same bytes at once is the callers' arrangement (one owner per ring, page or buffer).
+// SAFETY: a Region is an address and an owner; all access goes through its methods, which copy or are atomic, and which
+// only this crate can call. That no two threads copy to the same bytes at once is this crate's arrangement: each ring,
+// page and buffer has one owner.
 unsafe impl Send for Region {}
 // SAFETY: as above.
 unsafe impl Sync for Region {}
@@ -39,10 +40,15 @@ impl Region {
     /// The `len` bytes at `base`, which the device sees at `iova`.
     ///
     /// # Safety
-    /// The bytes must be valid for reads and writes, and initialised, for as long as `memory` is alive, and no
-    /// reference to them may exist. `base` must be aligned to 4096 bytes.
+    /// The bytes must be valid for reads and writes, and initialised, for as long as `memory` is alive, and nobody but
+    /// the region's holder and the device may access them. `base` must be aligned to 4096 bytes.
     pub unsafe fn new(base: NonNull<u8>, iova: u64, len: usize, memory: Arc<dyn Any + Send + Sync>) -> Self {
-        Self { base, iova, len, memory }
+        Self {
+            base,
+            iova,
+            len,
+            memory,
+        }
     }
 
     /// The first byte's address for the device.
@@ -61,11 +67,16 @@ impl Region {
     }
 
     /// `len` bytes from `offset`, or `None` if they are not all inside.
-    pub fn part(&self, offset: usize, len: usize) -> Option<Self> {
+    pub(crate) fn part(&self, offset: usize, len: usize) -> Option<Self> {
         self.check(offset, len)?;
         // SAFETY: inside the region, as checked.
         let base = unsafe { self.base.add(offset) };
-        Some(Self { base, iova: self.iova + offset as u64, len, memory: Arc::clone(&self.memory) })
+        Some(Self {
+            base,
+            iova: self.iova + offset as u64,
+            len,
+            memory: Arc::clone(&self.memory),
+        })
     }
 
     #[inline]
@@ -78,7 +89,7 @@ impl Region {
     /// # Panics
     /// If it does not fit: offsets are the driver's own, never a device's or a client's.
     #[inline]
-    pub fn write<T: IntoBytes + Immutable>(&self, offset: usize, value: &T) {
+    pub(crate) fn write<T: IntoBytes + Immutable>(&self, offset: usize, value: &T) {
         self.copy_in(offset, value.as_bytes());
     }
 
@@ -87,7 +98,7 @@ impl Region {
     /// # Panics
     /// If it is not inside.
     #[inline]
-    pub fn read<T: FromBytes>(&self, offset: usize) -> T {
+    pub(crate) fn read<T: FromBytes>(&self, offset: usize) -> T {
         assert!(self.check(offset, size_of::<T>()).is_some());
         // SAFETY: inside, as asserted; any bytes are a `T`.
         unsafe { self.base.add(offset).cast::<T>().read_unaligned() }
@@ -98,10 +109,15 @@ impl Region {
     /// # Panics
     /// If it does not fit.
     #[inline]
-    pub fn copy_in(&self, offset: usize, from: &[u8]) {
+    pub(crate) fn copy_in(&self, offset: usize, from: &[u8]) {
         assert!(self.check(offset, from.len()).is_some());
         // SAFETY: inside, as asserted; `from` cannot overlap since no references into the region exist.
-        unsafe { self.base.add(offset).as_ptr().copy_from_nonoverlapping(from.as_ptr(), from.len()) }
+        unsafe {
+            self.base
+                .add(offset)
+                .as_ptr()
+                .copy_from_nonoverlapping(from.as_ptr(), from.len())
+        }
     }
 
     /// Copies from `offset` to `into`.
@@ -109,17 +125,22 @@ impl Region {
     /// # Panics
     /// If it is not all inside.
     #[inline]
-    pub fn copy_out(&self, offset: usize, into: &mut [u8]) {
+    pub(crate) fn copy_out(&self, offset: usize, into: &mut [u8]) {
         assert!(self.check(offset, into.len()).is_some());
         // SAFETY: inside, as asserted; `into` cannot overlap since no references into the region exist.
-        unsafe { self.base.add(offset).as_ptr().copy_to_nonoverlapping(into.as_mut_ptr(), into.len()) }
+        unsafe {
+            self.base
+                .add(offset)
+                .as_ptr()
+                .copy_to_nonoverlapping(into.as_mut_ptr(), into.len())
+        }
     }
 
     /// Zeroes `len` bytes from `offset` on.
     ///
     /// # Panics
     /// If they are not all inside.
-    pub fn zero(&self, offset: usize, len: usize) {
+    pub(crate) fn zero(&self, offset: usize, len: usize) {
         assert!(self.check(offset, len).is_some());
         // SAFETY: inside, as asserted.
         unsafe { self.base.add(offset).as_ptr().write_bytes(0, len) }
@@ -130,8 +151,8 @@ impl Region {
     /// # Panics
     /// If it is not inside or not aligned.
     #[inline]
-    pub fn load_u32(&self, offset: usize) -> u32 {
-        assert!(offset.is_multiple_of(4) && self.check(offset, 4).is_some());
+    pub(crate) fn load_u32(&self, offset: usize) -> u32 {
+        assert!(self.check(offset, 4).is_some() && (self.base.as_ptr() as usize + offset).is_multiple_of(4));
         // SAFETY: inside and aligned, as asserted; accessed only atomically or by the device.
         unsafe { AtomicU32::from_ptr(self.base.add(offset).cast().as_ptr()).load(Ordering::Acquire) }
     }
@@ -173,14 +194,31 @@ impl DmaBuffer {
     }
 }
 
-/// Opens the window of `slot` on `bytes`, which are part of a buffer that the driver holds by value.
+/// Opens the window of `slot` on `len` bytes of `buffer` from `offset` on; `None` if that cannot be, or if it is no heap
+/// memory.
 ///
-/// The caller keeps that buffer, untouched, until it has closed the window, and leaks it if it cannot close it.
+/// The caller keeps the buffer, untouched, until it has closed the window, and leaks it if it cannot close it.
 #[inline]
-pub(crate) fn map_slice(windows: &mut dyn Windows, slot: u16, bytes: &mut [u8]) -> Option<u64> {
-    // SAFETY: the buffer is owned by the request, the request by its queue, and the queue closes the window (or leaks
-    // the buffer) before it gives the buffer back; see `IoQueue::complete`, `IoQueue::abandon` and its `Drop`.
-    unsafe { windows.map(slot, bytes.as_mut_ptr(), bytes.len()) }
+pub(crate) fn map_part(
+    windows: &mut dyn Windows,
+    slot: u16,
+    buffer: &mut Buffer,
+    offset: usize,
+    len: usize,
+) -> Option<u64> {
+    let Buffer::Heap { bytes, offset: data } = buffer else {
+        return None;
+    };
+    let start = data.checked_add(offset)?;
+    if start.checked_add(len)? > bytes.len() {
+        return None;
+    }
+    // No slice is made of the bytes: other parts of the same buffer may be the device's at this moment.
+    let memory = bytes.as_mut_ptr().wrapping_add(start);
+    // SAFETY: inside the allocation, as checked. The buffer is owned by the request, the request by its queue, and the
+    // queue closes the window (or leaks the buffer) before it gives the buffer back; see `IoQueue::complete`,
+    // `IoQueue::abandon` and its `Drop`.
+    unsafe { windows.map(slot, memory, len) }
 }
 
 impl Deref for DmaBuffer {

@@ -1,5 +1,6 @@
 //! A running driver: a controller, one worker for each of its I/O queue pairs, and one for the admin queue.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -9,7 +10,7 @@ use crate::admin::AdminRequest;
 use crate::admin_worker::{self, AdminWorker};
 use crate::backend::Waiter;
 use crate::clock::Clock;
-use crate::config::PollingMode;
+use crate::config::{PollingMode, SchedulerKind};
 use crate::controller::{Controller, Identity};
 use crate::dma::DmaBuffer;
 use crate::dma::arena::Arena;
@@ -81,7 +82,9 @@ impl Stepped {
 
     /// Turns one worker; says whether it did anything.
     pub fn turn_worker(&mut self, number: usize) -> bool {
-        let Some(place) = self.workers.get_mut(number) else { return false };
+        let Some(place) = self.workers.get_mut(number) else {
+            return false;
+        };
         let Some((worker, _)) = place else { return false };
         match worker.turn(&self.clock) {
             worker::Turn::Worked => true,
@@ -99,12 +102,18 @@ impl Stepped {
 
     /// Turns the admin worker; says whether it did anything.
     pub fn turn_admin(&mut self) -> bool {
-        let Some((worker, _)) = &mut self.admin else { return false };
+        let Some((worker, _)) = &mut self.admin else {
+            return false;
+        };
         match worker.turn(&self.clock) {
             worker::Turn::Worked | worker::Turn::TimedOut => true,
             worker::Turn::Idle { .. } => false,
             worker::Turn::Ended => {
-                self.admin = None;
+                if let Some((worker, _)) = self.admin.take()
+                    && let Err(error) = worker.finish()
+                {
+                    log::error!("shutdown: {error}");
+                }
                 true
             }
         }
@@ -120,10 +129,18 @@ impl Driver {
     /// Starts the workers of `controller`.
     ///
     /// # Errors
-    /// A thread could not be started. The controller is then disabled.
+    /// A thread could not be started, or no queue pair is left. The controller is then disabled.
     pub fn start(controller: Controller) -> Result<Self, Error> {
         let config = controller.config.clone();
-        let (driver, Stepped { workers, admin, shared, clock }) = Self::stepped(controller)?;
+        let (
+            driver,
+            Stepped {
+                workers,
+                admin,
+                shared,
+                clock,
+            },
+        ) = Self::stepped(controller)?;
         let waiting = Waiting {
             mode: config.polling,
             poll_interval_ns: u64::from(config.poll_interval_us) * 1000,
@@ -134,17 +151,40 @@ impl Driver {
             for (worker, waiter) in workers.into_iter().flatten() {
                 let (clock, shared) = (clock.clone(), Arc::clone(&shared));
                 let name = format!("nvme-q{}", worker.queue.qid());
+                let of_worker = worker.shared();
                 let thread = std::thread::Builder::new().name(name).spawn(move || {
                     let on_timeout = |qid| shared.fail(timeout_text(qid));
-                    worker::run(worker, waiter, &clock, waiting, &on_timeout);
+                    let run = || worker::run(worker, waiter, &clock, waiting, &on_timeout);
+                    // A client's `Answer` or `Load` runs here too; its panic must not leave others without answers.
+                    if catch_unwind(AssertUnwindSafe(run)).is_err() {
+                        of_worker.end_after_panic(clock.now_ns());
+                        shared.fail("a worker of the driver panicked".to_owned());
+                    }
                 });
-                threads.workers.push(thread.map_err(|error| Error::Thread(error.to_string()))?);
+                threads
+                    .workers
+                    .push(thread.map_err(|error| Error::Thread(error.to_string()))?);
             }
             if let Some((worker, waiter)) = admin {
-                let clock = clock.clone();
+                let (clock, shared) = (clock.clone(), Arc::clone(&shared));
+                let workers: Vec<_> = driver
+                    .0
+                    .queues
+                    .iter()
+                    .map(|queue| Arc::clone(&queue.shared))
+                    .collect();
                 let thread = std::thread::Builder::new()
                     .name("nvme-admin".to_owned())
-                    .spawn(move || admin_worker::run(worker, waiter, &clock));
+                    .spawn(move || {
+                        let run = || admin_worker::run(worker, waiter, &clock);
+                        catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+                            shared.end_after_panic();
+                            for worker in &workers {
+                                worker.give_order(worker::Order::LostRunning);
+                            }
+                            Err(Error::Panicked)
+                        })
+                    });
                 threads.admin = Some(thread.map_err(|error| Error::Thread(error.to_string()))?);
             }
             Ok(())
@@ -157,7 +197,7 @@ impl Driver {
     /// The same without threads: `Stepped` is turned by hand.
     ///
     /// # Errors
-    /// The backend has no more waiters.
+    /// The backend has no more waiters, or no queue pair is left.
     pub fn stepped(mut controller: Controller) -> Result<(Self, Stepped), Error> {
         let clock = controller.clock.clone();
         let config = controller.config.clone();
@@ -165,7 +205,9 @@ impl Driver {
         let mut queues = Vec::new();
         while let Some(vector) = controller.queues.front().map(|queue| queue.vector) {
             let waiter = controller.backend.waiter(vector)?;
-            let Some(queue) = controller.take_queue() else { break };
+            let Some(queue) = controller.take_queue() else {
+                break;
+            };
             let shared = Arc::new(worker::Shared::new(waiter.waker()));
             queue.recorder().set_waker(Some(waiter.waker()));
             queues.push(QueueHandle {
@@ -176,6 +218,10 @@ impl Driver {
                 shared: Arc::clone(&shared),
             });
             workers.push(Some((Worker::new(queue, shared), waiter)));
+        }
+        if queues.is_empty() {
+            let what = "all of its I/O queue pairs have been taken; leave one for the driver".to_owned();
+            return Err(Error::Unsupported { what });
         }
         let mut waiter = match controller.waiter.take() {
             Some(waiter) => waiter,
@@ -205,9 +251,18 @@ impl Driver {
             requests: AtomicU64::new(0),
             threads: Mutex::default(),
         };
-        let of_workers = inner.queues.iter().map(|queue| Arc::clone(&queue.shared)).collect();
+        let of_workers = inner
+            .queues
+            .iter()
+            .map(|queue| Arc::clone(&queue.shared))
+            .collect();
         let admin_worker = AdminWorker::new(controller, Arc::clone(&shared), of_workers);
-        let stepped = Stepped { workers, admin: Some((admin_worker, waiter)), shared, clock };
+        let stepped = Stepped {
+            workers,
+            admin: Some((admin_worker, waiter)),
+            shared,
+            clock,
+        };
         Ok((Self(Arc::new(inner)), stepped))
     }
 
@@ -246,8 +301,13 @@ impl Driver {
 
     /// Hands a request over to the queue that the scheduler chooses. Never waits; the request is answered exactly
     /// once through its sink, also when it is refused, possibly before this returns.
-    pub fn submit(&self, hint: Hint, request: Request<Remote>) {
-        let turn = self.0.requests.fetch_add(1, Ordering::Relaxed);
+    pub fn submit(&self, mut hint: Hint, request: Request<Remote>) {
+        let mut turn = 0;
+        match self.0.scheduler.kind() {
+            SchedulerKind::None => {}
+            SchedulerKind::RoundRobin => turn = self.0.requests.fetch_add(1, Ordering::Relaxed),
+            SchedulerKind::CpuAffinity => hint.cpu = hint.cpu.or_else(crate::cpu::current),
+        }
         let queue = self.0.scheduler.choose(hint, turn);
         if let Some(queue) = self.0.queues.get(queue) {
             queue.shared.submit(request, self.0.clock.now_ns());
@@ -271,7 +331,8 @@ impl Driver {
         crate::stats::document::render(&self.0, histograms)
     }
 
-    /// Shuts down in order: nothing new is taken, what is out is awaited, the controller is told and disabled.
+    /// Shuts down in order: nothing new is taken, what is out is awaited, the controller is told and disabled. Called
+    /// on one of the driver's own threads (by an [`Answer`](crate::worker::Answer), say), it only gives the order.
     /// Afterwards requests are answered with [`IoError::Stopped`](crate::IoError::Stopped). A second call gives the
     /// result of the first.
     ///
@@ -295,7 +356,14 @@ impl Inner {
         for queue in &self.queues {
             queue.shared.give_drain();
         }
-        let panicked = |_| Error::Thread("it panicked".to_owned());
+        let here = std::thread::current().id();
+        let of_admin = threads.admin.as_ref().map(|admin| admin.thread().id());
+        if of_admin == Some(here) || threads.workers.iter().any(|worker| worker.thread().id() == here) {
+            // Nobody can wait for himself; the threads end by themselves, the admin thread last.
+            self.admin.shared.drain();
+            return Ok(());
+        }
+        let panicked = |_| Error::Panicked;
         let mut result = Ok(());
         for worker in threads.workers.drain(..) {
             result = result.and(worker.join().map_err(panicked));

@@ -62,7 +62,9 @@ pub enum Error {
         timeout_ms: u64,
     },
     /// Shutdown processing did not end in time.
-    #[error("the controller did not finish its shutdown within {timeout_ms} ms; what was not flushed may be lost")]
+    #[error(
+        "the controller did not finish its shutdown within {timeout_ms} ms; what was not flushed may be lost"
+    )]
     ShutdownTimeout {
         /// The bound.
         timeout_ms: u64,
@@ -70,6 +72,9 @@ pub enum Error {
     /// A thread could not be started.
     #[error("a thread could not be started: {0}; the limit on processes may be too low")]
     Thread(String),
+    /// A thread of the driver panicked: an error in it, or in a client's `Answer` or `Load`.
+    #[error("a thread of the driver panicked; everything it had was answered as lost")]
+    Panicked,
 }
 
 /// Why a request was not done.
@@ -99,6 +104,10 @@ pub enum IoError {
     /// A length of 0 blocks.
     #[error("a length of 0 blocks")]
     Empty,
+    /// An admin command that is the driver's alone, changes what the driver relies on, or would move more data than its
+    /// buffer holds.
+    #[error("this admin command may not be sent: it is the driver's alone, or its buffer is too small")]
+    NotAllowed,
     /// Too much is waiting already.
     #[error("too many requests are waiting; try again when some are answered")]
     Busy,

@@ -44,8 +44,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use nvme_spec::command::{self, DsmRange, ReadWriteCdw12};
 use nvme_spec::SubmissionEntry;
+use nvme_spec::command::{self, DsmRange, ReadWriteCdw12};
 
 use crate::backend::Windows;
 use crate::dma::arena::Arena;
@@ -71,7 +71,7 @@ pub(crate) struct Limits {
     pub(crate) page_bytes: usize,
     /// Data straight from and to callers' memory.
     pub(crate) zero_copy: bool,
-    /// Blocks of Write Zeroes (WZSL).
+    /// Bytes of Write Zeroes (WZSL).
     pub(crate) max_zeroes_bytes: u64,
     /// Bytes of Verify (VSL).
     pub(crate) max_verify_bytes: u64,
@@ -141,15 +141,20 @@ struct Part {
     window: bool,
 }
 
-/// Why a command could not be sent yet.
-enum Stalled {
-    NoSlot,
-    NoPages,
-}
+/// A command could not be sent yet, for want of a slot or of pages.
+struct Stalled;
 
 impl<T> IoQueue<T> {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { rings, limit, pool, windows, limits, namespaces, arena } = parts;
+        let Parts {
+            rings,
+            limit,
+            pool,
+            windows,
+            limits,
+            namespaces,
+            arena,
+        } = parts;
         let pair = QueuePair::new(rings, limit, namespaces.len());
         let capacity = Self::capacity_for(pair.limit());
         Self {
@@ -196,7 +201,7 @@ impl<T> IoQueue<T> {
         self.requests.len() - self.free.len()
     }
 
-    /// Commands written into the ring, completed or not handed over included.
+    /// Commands that are out, and those in the ring whose doorbell has not been written.
     pub(crate) fn commands(&self) -> usize {
         self.pair.busy()
     }
@@ -230,7 +235,10 @@ impl<T> IoQueue<T> {
             Err(why) => return Err(Rejected { request, why }),
         };
         let Some(number) = self.free.pop() else {
-            return Err(Rejected { request, why: IoError::Busy });
+            return Err(Rejected {
+                request,
+                why: IoError::Busy,
+            });
         };
         let doorbell_ns = u64::MAX;
         self.requests[number as usize] = Some(Active {
@@ -255,7 +263,9 @@ impl<T> IoQueue<T> {
             .iter()
             .position(|namespace| namespace.nsid == request.nsid)
             .ok_or(IoError::NoNamespace)?;
-        let Namespace { blocks, lba_shift, .. } = self.namespaces[namespace];
+        let Namespace {
+            blocks, lba_shift, ..
+        } = self.namespaces[namespace];
         if !self.namespaces[namespace].is_usable() {
             return Err(IoError::Unusable);
         }
@@ -279,6 +289,7 @@ impl<T> IoQueue<T> {
     #[inline]
     pub fn ring(&mut self, now_ns: u64) {
         self.pair.ring(now_ns);
+        self.pair.recorder.leave_copy_if_asked();
     }
 
     /// Whether there are commands that the device has not been told of.
@@ -299,14 +310,25 @@ impl<T> IoQueue<T> {
     #[inline]
     pub fn reap(&mut self, now_ns: u64) -> usize {
         for _ in 0..PASS {
-            let Some(completed) = self.pair.reap(now_ns) else { break };
+            let Some(completed) = self.pair.reap(now_ns) else {
+                break;
+            };
             self.complete(completed, now_ns);
         }
         let entries = self.pair.end_pass(now_ns) as usize;
         if entries > 0 && !self.waiting.is_empty() {
             self.send_waiting();
         }
+        self.pair.recorder.leave_copy_if_asked();
         entries
+    }
+
+    /// Shows how many requests wait: those of this queue, and `elsewhere` so many that are to come to it.
+    #[inline]
+    pub(crate) fn show_waiting(&mut self, elsewhere: usize) {
+        self.pair
+            .recorder
+            .host_queued((self.waiting.len() + elsewhere) as u64);
     }
 
     /// The next request that is done.
@@ -317,13 +339,20 @@ impl<T> IoQueue<T> {
 
     #[inline]
     fn complete(&mut self, completed: Completed<Part>, now_ns: u64) {
-        let Completed { slot, context: mut part, entry, submitted_ns } = completed;
+        let Completed {
+            slot,
+            context: mut part,
+            entry,
+            submitted_ns,
+        } = completed;
         if part.window
             && let Some(windows) = &mut self.windows
         {
             windows.unmap(slot);
         }
-        let Some(active) = &mut self.requests[part.request as usize] else { return };
+        let Some(active) = &mut self.requests[part.request as usize] else {
+            return;
+        };
         let status = entry.status();
         if status.is_success() {
             if part.copied && active.request.op.fills_buffer() {
@@ -343,10 +372,25 @@ impl<T> IoQueue<T> {
     }
 
     fn finish(&mut self, number: u32, now_ns: u64) {
-        let Some(active) = self.requests[number as usize].take() else { return };
+        let Some(active) = self.requests[number as usize].take() else {
+            return;
+        };
         self.free.push(number);
-        let Active { request, result, doorbell_ns, .. } = active;
-        let Request { op, nsid, slba, blocks, buffer, arrived_ns, context } = request;
+        let Active {
+            request,
+            result,
+            doorbell_ns,
+            ..
+        } = active;
+        let Request {
+            op,
+            nsid,
+            slba,
+            blocks,
+            buffer,
+            arrived_ns,
+            context,
+        } = request;
         // A caller whose clock runs ahead does not get a doorbell from before its request.
         let doorbell_ns = doorbell_ns.max(arrived_ns);
         let completed_ns = now_ns.max(doorbell_ns);
@@ -373,21 +417,29 @@ impl<T> IoQueue<T> {
                     self.waiting.pop_front();
                 }
                 Ok(false) => {}
-                Err(Stalled::NoSlot | Stalled::NoPages) => break,
+                Err(Stalled) => break,
             }
         }
-        self.pair.recorder.host_queued(self.waiting.len() as u64);
+        self.show_waiting(0);
     }
 
     /// Writes the next command of a request; says whether that was its last.
     #[inline]
     fn send_one(&mut self, number: u32) -> Result<bool, Stalled> {
-        let Some(active) = &mut self.requests[number as usize] else { return Ok(true) };
+        let Some(active) = &mut self.requests[number as usize] else {
+            return Ok(true);
+        };
         let namespace = &self.namespaces[active.namespace];
-        let reserved = self.pair.reserve().ok_or(Stalled::NoSlot)?;
+        let reserved = self.pair.reserve().ok_or(Stalled)?;
         let request = &active.request;
         let slba = request.slba + active.sent_blocks;
-        let blocks = next_blocks(&self.limits, namespace, request.op, slba, request.blocks - active.sent_blocks);
+        let blocks = next_blocks(
+            &self.limits,
+            namespace,
+            request.op,
+            slba,
+            request.blocks - active.sent_blocks,
+        );
         let mut part = Part {
             request: number,
             pages: Chain::EMPTY,
@@ -419,16 +471,24 @@ impl<T> IoQueue<T> {
                 windows.unmap(reserved.slot());
             }
             self.pair.release(reserved);
-            return Err(Stalled::NoPages);
+            return Err(Stalled);
         }
         let request = &active.request;
         let op = OpClass::of_nvm(entry.opcode);
-        let bytes = if request.op == Op::Flush { 0 } else { part.len as u64 };
+        let bytes = if request.op == Op::Flush {
+            0
+        } else {
+            part.len as u64
+        };
         if request.op.has_data() {
             self.pair.recorder.moved(bytes, part.copied);
         }
-        let accounting =
-            Accounting { op, namespace: Some(active.namespace), bytes, arrived_ns: request.arrived_ns };
+        let accounting = Accounting {
+            op,
+            namespace: Some(active.namespace),
+            bytes,
+            arrived_ns: request.arrived_ns,
+        };
         active.sent_blocks += blocks;
         active.sent_all = active.sent_blocks == request.blocks || request.op == Op::Flush;
         active.commands_out += 1;
@@ -440,6 +500,8 @@ impl<T> IoQueue<T> {
     /// Ends everything that is under way with `why`. Only when the device has been `stopped` (disabled, or gone) may
     /// buffers come back; otherwise it may still write to them, and they are leaked: the answers are without.
     pub(crate) fn abandon(&mut self, now_ns: u64, why: IoError, stopped: bool) {
+        self.waiting.clear();
+        self.show_waiting(0);
         for mut completed in self.pair.abandon(now_ns) {
             if !stopped {
                 continue;
@@ -451,9 +513,10 @@ impl<T> IoQueue<T> {
             }
             self.pool.give_back(&mut completed.context.pages);
         }
-        self.waiting.clear();
         for number in 0..self.requests.len() as u32 {
-            let Some(active) = &mut self.requests[number as usize] else { continue };
+            let Some(active) = &mut self.requests[number as usize] else {
+                continue;
+            };
             active.result = Err(why);
             if !stopped && active.commands_out > 0 {
                 std::mem::forget(std::mem::take(&mut active.request.buffer));
@@ -463,22 +526,21 @@ impl<T> IoQueue<T> {
             }
             self.finish(number, now_ns);
         }
-        self.pair.recorder.host_queued(0);
     }
 }
 
 impl<T> Drop for IoQueue<T> {
-    /// Memory that the device may still write to is never given back: it is leaked.
+    /// Buffers that the device may still write to are never given back: they are leaked. (Rings and pages are the
+    /// controller's to keep.)
     fn drop(&mut self) {
         if self.pair.busy() > 0 {
             log::error!(
-                "queue {} was dropped with {} commands out; the memory they use is not given back",
+                "queue {} was dropped with {} commands out; their buffers are not given back",
                 self.pair.qid(),
                 self.pair.busy()
             );
             std::mem::forget(std::mem::take(&mut self.requests));
-            self.pool.leak();
-            self.pair.leak();
+            std::mem::forget(self.windows.take());
         }
     }
 }
@@ -502,7 +564,8 @@ fn next_blocks(limits: &Limits, namespace: &Namespace, op: Op, slba: u64, left: 
         0 => u64::MAX,
         boundary => boundary - slba % boundary,
     };
-    left.min(most).min(if op.has_data() { to_boundary } else { u64::MAX })
+    left.min(most)
+        .min(if op.has_data() { to_boundary } else { u64::MAX })
 }
 
 #[inline]
@@ -534,7 +597,14 @@ fn attach_range(
 ) -> Option<()> {
     let page = pool.take(&mut part.pages)?;
     let (region, offset) = pool.place(page);
-    region.write(offset, &DsmRange { cattr: 0.into(), length_blocks: (blocks as u32).into(), slba: slba.into() });
+    region.write(
+        offset,
+        &DsmRange {
+            cattr: 0.into(),
+            length_blocks: (blocks as u32).into(),
+            slba: slba.into(),
+        },
+    );
     entry.prp1 = pool.iova(page);
     Some(())
 }
@@ -605,20 +675,24 @@ fn attach_data<T>(
 
 /// Opens the slot's window on the part's bytes of the buffer.
 fn map(windows: &mut dyn Windows, slot: u16, buffer: &mut Buffer, part: &Part) -> Option<u64> {
-    let bytes = buffer.as_mut_slice().get_mut(part.offset..part.offset + part.len)?;
-    crate::dma::map_slice(windows, slot, bytes)
+    crate::dma::map_part(windows, slot, buffer, part.offset, part.len)
 }
 
-fn pieces<'a>(pool: &'a PagePool, part: &'a Part) -> impl Iterator<Item = (&'a Region, usize, std::ops::Range<usize>)> {
+fn pieces<'a>(
+    pool: &'a PagePool,
+    part: &'a Part,
+) -> impl Iterator<Item = (&'a Region, usize, std::ops::Range<usize>)> {
     let page_bytes = pool.page_bytes();
-    std::iter::successors(part.pages.first(), |page| pool.after(*page)).enumerate().map_while(move |(index, page)| {
-        let start = index * page_bytes;
-        let end = (start + page_bytes).min(part.len);
-        (start < end).then(|| {
-            let (region, offset) = pool.place(page);
-            (region, offset, part.offset + start..part.offset + end)
+    std::iter::successors(part.pages.first(), |page| pool.after(*page))
+        .enumerate()
+        .map_while(move |(index, page)| {
+            let start = index * page_bytes;
+            let end = (start + page_bytes).min(part.len);
+            (start < end).then(|| {
+                let (region, offset) = pool.place(page);
+                (region, offset, part.offset + start..part.offset + end)
+            })
         })
-    })
 }
 
 fn copy_to_pages(pool: &PagePool, part: &Part, buffer: &[u8]) {

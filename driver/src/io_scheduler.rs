@@ -5,7 +5,7 @@ use crate::config::SchedulerKind;
 /// What is known of a request when its queue is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hint {
-    /// The CPU on which it was made.
+    /// The CPU on which it was made; `None` for the one that the calling thread runs on.
     pub cpu: Option<u32>,
     /// Who made it: any number that stays the same for one client (a handle, say).
     pub client: u64,
@@ -21,7 +21,10 @@ pub(crate) struct IoScheduler {
 impl IoScheduler {
     /// For `queues` queues, at least 1.
     pub(crate) fn new(kind: SchedulerKind, queues: usize) -> Self {
-        Self { kind, queues: queues.max(1) }
+        Self {
+            kind,
+            queues: queues.max(1),
+        }
     }
 
     /// The queue, from 0, for a request; `turn` is the number of the request among all, which only `roundrobin` looks
@@ -79,7 +82,16 @@ mod tests {
     fn cpuaffinity_goes_to_the_queue_of_the_cpu() {
         let affinity = IoScheduler::new(SchedulerKind::CpuAffinity, 4);
         for cpu in 0..8 {
-            assert_eq!(affinity.choose(Hint { cpu: Some(cpu), client: 3 }, 9), cpu as usize % 4);
+            assert_eq!(
+                affinity.choose(
+                    Hint {
+                        cpu: Some(cpu),
+                        client: 3
+                    },
+                    9
+                ),
+                cpu as usize % 4
+            );
         }
         assert_eq!(affinity.choose(Hint { cpu: None, client: 7 }, 9), 3);
     }

@@ -33,13 +33,25 @@ pub struct Namespace {
 const LBA_SHIFTS: std::ops::RangeInclusive<u32> = 9..=16;
 
 impl Namespace {
-    /// Reads `identify`, whatever it holds.
-    pub fn new(nsid: u32, identify: Box<[u8; 4096]>) -> Self {
-        match geometry(&identify) {
-            Ok(Geometry { blocks, lba_shift, boundary_blocks }) => {
-                Self { nsid, blocks, lba_shift, boundary_blocks, state: NamespaceState::Usable, identify }
-            }
-            Err(why) => Self { identify, ..Self::unknown(nsid, why) },
+    /// Reads `identify`, whatever it holds, for a controller whose commands move `max_transfer_bytes`.
+    pub fn new(nsid: u32, identify: Box<[u8; 4096]>, max_transfer_bytes: usize) -> Self {
+        match geometry(&identify, max_transfer_bytes) {
+            Ok(Geometry {
+                blocks,
+                lba_shift,
+                boundary_blocks,
+            }) => Self {
+                nsid,
+                blocks,
+                lba_shift,
+                boundary_blocks,
+                state: NamespaceState::Usable,
+                identify,
+            },
+            Err(why) => Self {
+                identify,
+                ..Self::unknown(nsid, why)
+            },
         }
     }
 
@@ -78,19 +90,29 @@ struct Geometry {
 }
 
 /// Size, block size and boundary, or why the namespace cannot be used.
-fn geometry(identify: &[u8; 4096]) -> Result<Geometry, String> {
+fn geometry(identify: &[u8; 4096], max_transfer_bytes: usize) -> Result<Geometry, String> {
     let identify = IdentifyNamespace::read_from_bytes(identify.as_slice())
         .map_err(|_| "Identify Namespace has the wrong length".to_owned())?;
     let blocks = identify.nsze.get();
     if blocks == 0 {
         return Err("its size (NSZE) is 0".to_owned());
     }
-    let format = identify
-        .current_format()
-        .ok_or_else(|| format!("its format number (FLBAS {:#04x}) is not among its formats", identify.flbas))?;
+    let format = identify.current_format().ok_or_else(|| {
+        format!(
+            "its format number (FLBAS {:#04x}) is not among its formats",
+            identify.flbas
+        )
+    })?;
     let lba_shift = u32::from(format.lbads);
     if !LBA_SHIFTS.contains(&lba_shift) {
-        return Err(format!("its block size is 2^{lba_shift} bytes (LBADS), between 2^9 and 2^16 can be used"));
+        return Err(format!(
+            "its block size is 2^{lba_shift} bytes (LBADS), between 2^9 and 2^16 can be used"
+        ));
+    }
+    if 1 << lba_shift > max_transfer_bytes {
+        return Err(format!(
+            "its blocks of 2^{lba_shift} bytes are larger than a command may move ({max_transfer_bytes} bytes, MDTS)"
+        ));
     }
     if format.ms.get() != 0 {
         return Err(format!(
@@ -102,9 +124,15 @@ fn geometry(identify: &[u8; 4096]) -> Result<Geometry, String> {
         return Err("end-to-end protection is enabled (DPS), which this driver does not do".to_owned());
     }
     if blocks > u64::MAX >> lba_shift {
-        return Err(format!("its size of {blocks} blocks of 2^{lba_shift} bytes cannot be"));
+        return Err(format!(
+            "its size of {blocks} blocks of 2^{lba_shift} bytes cannot be"
+        ));
     }
-    Ok(Geometry { blocks, lba_shift, boundary_blocks: u64::from(identify.noiob.get()) })
+    Ok(Geometry {
+        blocks,
+        lba_shift,
+        boundary_blocks: u64::from(identify.noiob.get()),
+    })
 }
 
 #[cfg(test)]
@@ -117,33 +145,41 @@ mod tests {
     fn identify(change: impl FnOnce(&mut IdentifyNamespace)) -> Box<[u8; 4096]> {
         let mut identify = IdentifyNamespace::new_zeroed();
         identify.nsze = 1000.into();
-        identify.lbaf[0] = LbaFormat { ms: 0.into(), lbads: 12, rp: 0 };
+        identify.lbaf[0] = LbaFormat {
+            ms: 0.into(),
+            lbads: 12,
+            rp: 0,
+        };
         change(&mut identify);
         Box::new(identify.as_bytes().try_into().unwrap())
     }
 
     #[test]
     fn a_healthy_namespace_is_usable() {
-        let namespace = Namespace::new(1, identify(|_| ()));
+        let namespace = Namespace::new(1, identify(|_| ()), 1 << 20);
         assert!(namespace.is_usable());
-        assert_eq!((namespace.blocks, namespace.lba_bytes(), namespace.size_bytes()), (1000, 4096, 4_096_000));
+        assert_eq!(
+            (namespace.blocks, namespace.lba_bytes(), namespace.size_bytes()),
+            (1000, 4096, 4_096_000)
+        );
     }
 
     #[test]
     fn what_cannot_be_is_not_believed() {
         type Change = fn(&mut IdentifyNamespace);
-        let cases: [(Change, &str); 8] = [
+        let cases: [(Change, &str); 9] = [
             (|i| i.nsze = 0.into(), "NSZE"),
             (|i| i.flbas = 1, "FLBAS"),
             (|i| i.lbaf[0].lbads = 0, "LBADS"),
             (|i| i.lbaf[0].lbads = 255, "LBADS"),
             (|i| i.lbaf[0].lbads = 17, "LBADS"),
+            (|i| i.lbaf[0].lbads = 14, "MDTS"),
             (|i| i.lbaf[0].ms = 8.into(), "metadata"),
             (|i| i.dps = 1, "protection"),
             (|i| i.nsze = u64::MAX.into(), "cannot be"),
         ];
         for (change, word) in cases {
-            let namespace = Namespace::new(1, identify(change));
+            let namespace = Namespace::new(1, identify(change), 8192);
             match &namespace.state {
                 NamespaceState::Unusable(why) => assert!(why.contains(word), "{why}"),
                 NamespaceState::Usable => panic!("{word}"),

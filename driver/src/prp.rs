@@ -137,7 +137,16 @@ mod tests {
         let backend = EmulatedBackend::stepped(Default::default()).unwrap();
         let mut pool = PagePool::new(vec![backend.allocate(4096).unwrap()], 4096);
         let (mut entry, mut lists) = (SubmissionEntry::default(), Chain::EMPTY);
-        assert_eq!(describe(&mut entry, 600, |_, page| page as u64 * 4096, &mut pool, &mut lists), None);
+        assert_eq!(
+            describe(
+                &mut entry,
+                600,
+                |_, page| page as u64 * 4096,
+                &mut pool,
+                &mut lists
+            ),
+            None
+        );
         pool.give_back(&mut lists);
         assert_eq!(pool.available(), 1);
     }

@@ -112,12 +112,19 @@ pub(crate) struct QueuePair<T> {
 impl<T> QueuePair<T> {
     /// A queue pair over empty rings, for at most `limit` commands at once.
     pub(crate) fn new(rings: Rings, limit: usize, namespaces: usize) -> Self {
-        let slots = limit.min(rings.entries.saturating_sub(1) as usize).clamp(1, MAX_SLOTS);
+        let slots = limit
+            .min(rings.entries.saturating_sub(1) as usize)
+            .clamp(1, MAX_SLOTS);
         let slot_bits = usize::BITS - (slots - 1).leading_zeros();
         let slot = || Slot {
             context: None,
             submitted_ns: 0,
-            accounting: Accounting { op: OpClass::Other, namespace: None, bytes: 0, arrived_ns: 0 },
+            accounting: Accounting {
+                op: OpClass::Other,
+                namespace: None,
+                bytes: 0,
+                arrived_ns: 0,
+            },
             state: State::Free,
             generation: 0,
             older: NIL,
@@ -168,7 +175,9 @@ impl<T> QueuePair<T> {
 
     /// When the oldest command that is out was submitted.
     pub(crate) fn oldest_ns(&self) -> Option<u64> {
-        self.slots.get(usize::from(self.oldest)).map(|slot| slot.submitted_ns)
+        self.slots
+            .get(usize::from(self.oldest))
+            .map(|slot| slot.submitted_ns)
     }
 
     /// Sets a slot aside for a command; `None` while as many are out as can be.
@@ -198,6 +207,11 @@ impl<T> QueuePair<T> {
         // 0 is kept for "never used".
         slot.generation = slot.generation.checked_add(1).unwrap_or(1);
         entry.cid = cid(reserved.0, slot.generation, self.slot_bits);
+        if entry.cid == u16::MAX {
+            // FFFFh stands for "no command" in the error log (section 5.16.1.2).
+            slot.generation = slot.generation.checked_add(1).unwrap_or(1);
+            entry.cid = cid(reserved.0, slot.generation, self.slot_bits);
+        }
         // The slot is complete before the doorbell: a fast completion finds it.
         slot.context = Some(context);
         slot.accounting = accounting;
@@ -205,7 +219,11 @@ impl<T> QueuePair<T> {
         // There is room: at most `entries - 1` slots are in use, and a slot is free again only when its command has
         // completed, so that the device has fetched its entry (section 3.3.1.2).
         self.rings.sq.write(self.sq_tail as usize * SQE_BYTES, &entry);
-        self.sq_tail = if self.sq_tail + 1 == self.rings.entries { 0 } else { self.sq_tail + 1 };
+        self.sq_tail = if self.sq_tail + 1 == self.rings.entries {
+            0
+        } else {
+            self.sq_tail + 1
+        };
         self.batch.push(reserved.0);
     }
 
@@ -276,7 +294,10 @@ impl<T> QueuePair<T> {
             return Err(Rejected::BadSqid);
         }
         let number = entry.cid & ((1u32 << self.slot_bits) - 1) as u16;
-        let slot = self.slots.get_mut(usize::from(number)).ok_or(Rejected::UnknownCid)?;
+        let slot = self
+            .slots
+            .get_mut(usize::from(number))
+            .ok_or(Rejected::UnknownCid)?;
         if slot.generation == 0 {
             return Err(Rejected::UnknownCid);
         }
@@ -290,7 +311,13 @@ impl<T> QueuePair<T> {
         }
         let context = slot.context.take().ok_or(Rejected::DuplicateCid)?;
         slot.state = State::Free;
-        let Slot { submitted_ns, accounting, older, younger, .. } = *slot;
+        let Slot {
+            submitted_ns,
+            accounting,
+            older,
+            younger,
+            ..
+        } = *slot;
         match self.slots.get_mut(usize::from(older)) {
             Some(slot) => slot.younger = younger,
             None => self.oldest = younger,
@@ -313,7 +340,12 @@ impl<T> QueuePair<T> {
             submitted_ns.saturating_sub(accounting.arrived_ns),
             entry.status(),
         );
-        Ok(Completed { slot: number, context, entry: *entry, submitted_ns })
+        Ok(Completed {
+            slot: number,
+            context,
+            entry: *entry,
+            submitted_ns,
+        })
     }
 
     #[cold]
@@ -353,33 +385,48 @@ impl<T> QueuePair<T> {
         taken
     }
 
-    /// Keeps the rings' memory for ever, because the device may still write to it.
-    pub(crate) fn leak(&mut self) {
-        std::mem::forget((self.rings.sq.clone(), self.rings.cq.clone()));
-    }
-
     /// Takes back the commands that are out, without their completions: to be called when the device has been
     /// disabled or is gone, so that it does not touch their memory any more. They are counted as aborted.
     pub(crate) fn abandon(&mut self, now_ns: u64) -> Vec<Completed<T>> {
         let out = |slot: &Slot<T>| matches!(slot.state, State::Queued | State::Out);
         let status = Status::ABORT_REQUESTED;
-        let numbers: Vec<u16> = (0..self.slots.len() as u16).filter(|n| out(&self.slots[usize::from(*n)])).collect();
+        let numbers: Vec<u16> = (0..self.slots.len() as u16)
+            .filter(|n| out(&self.slots[usize::from(*n)]))
+            .collect();
         self.batch.clear();
         self.recorder.begin();
         let mut abandoned = Vec::with_capacity(numbers.len());
         for number in numbers {
             let slot = &mut self.slots[usize::from(number)];
             let was_out = slot.state == State::Out;
-            let Slot { submitted_ns, accounting: Accounting { op, namespace, bytes, arrived_ns }, .. } = *slot;
+            let Slot {
+                submitted_ns,
+                accounting:
+                    Accounting {
+                        op,
+                        namespace,
+                        bytes,
+                        arrived_ns,
+                    },
+                ..
+            } = *slot;
             slot.state = State::Free;
             if was_out {
-                let (device_ns, host_ns) =
-                    (now_ns.saturating_sub(submitted_ns), submitted_ns.saturating_sub(arrived_ns));
-                self.recorder.completed(op, namespace, bytes, device_ns, host_ns, status);
+                let (device_ns, host_ns) = (
+                    now_ns.saturating_sub(submitted_ns),
+                    submitted_ns.saturating_sub(arrived_ns),
+                );
+                self.recorder
+                    .completed(op, namespace, bytes, device_ns, host_ns, status);
             }
             if let Some(context) = slot.context.take() {
                 let entry = CompletionEntry::new(0, 0, 0, self.rings.qid, 0, status, false);
-                abandoned.push(Completed { slot: number, context, entry, submitted_ns });
+                abandoned.push(Completed {
+                    slot: number,
+                    context,
+                    entry,
+                    submitted_ns,
+                });
             }
             self.free.push(number);
         }

@@ -42,12 +42,16 @@ impl Registers {
     /// Where the admin queues are, and how long.
     pub(crate) fn set_admin_queues(&self, entries: u32, sq_iova: u64, cq_iova: u64) {
         let size_z = (entries - 1) as u16;
-        self.0.write32(register::AQA, Aqa::new().with_asqs_z(size_z).with_acqs_z(size_z).into());
+        self.0.write32(
+            register::AQA,
+            Aqa::new().with_asqs_z(size_z).with_acqs_z(size_z).into(),
+        );
         self.0.write64(register::ASQ, sq_iova);
         self.0.write64(register::ACQ, cq_iova);
     }
 
     pub(crate) fn doorbell(&self, qid: u16, completion: bool, cap: Cap) -> Result<Doorbell, BackendError> {
-        self.0.doorbell(register::doorbell_offset(qid, completion, cap.dstrd()))
+        self.0
+            .doorbell(register::doorbell_offset(qid, completion, cap.dstrd()))
     }
 }

@@ -104,9 +104,30 @@ impl<T> Finished<T> {
     /// The context, and the answer without it.
     #[inline]
     pub fn take_context(self) -> (T, Finished<()>) {
-        let Self { op, nsid, slba, blocks, buffer, context, result, arrived_ns, doorbell_ns, completed_ns } = self;
-        let rest =
-            Finished { op, nsid, slba, blocks, buffer, context: (), result, arrived_ns, doorbell_ns, completed_ns };
+        let Self {
+            op,
+            nsid,
+            slba,
+            blocks,
+            buffer,
+            context,
+            result,
+            arrived_ns,
+            doorbell_ns,
+            completed_ns,
+        } = self;
+        let rest = Finished {
+            op,
+            nsid,
+            slba,
+            blocks,
+            buffer,
+            context: (),
+            result,
+            arrived_ns,
+            doorbell_ns,
+            completed_ns,
+        };
         (context, rest)
     }
 
@@ -129,7 +150,15 @@ impl<T> Finished<T> {
 
     /// An answer to `request` without any command.
     pub(crate) fn without_command(request: Request<T>, result: Result<(), IoError>, now_ns: u64) -> Self {
-        let Request { op, nsid, slba, blocks, buffer, arrived_ns, context } = request;
+        let Request {
+            op,
+            nsid,
+            slba,
+            blocks,
+            buffer,
+            arrived_ns,
+            context,
+        } = request;
         Self {
             op,
             nsid,

@@ -39,7 +39,6 @@ pub use absent::{QueueSnapshot, QueueStats};
 pub(crate) mod document;
 mod health;
 
-
 /// What a command is counted as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -108,7 +107,8 @@ impl OpClass {
     }
 }
 
-/// A completion entry that fits no command that is out. It is counted, logged and otherwise ignored.
+/// Something wrong with a completion entry. It is counted and, but for [`Rejected::BadSqhd`], whose command has
+/// completed all the same, logged and ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejected {
     /// No slot has that number.

@@ -96,7 +96,13 @@ impl LoadPort<'_> {
                 Ok(())
             }
             Err(Rejected { request, why }) => {
-                let tag_of = |origin| if let Origin::Load { tag, .. } = origin { tag } else { 0 };
+                let tag_of = |origin| {
+                    if let Origin::Load { tag, .. } = origin {
+                        tag
+                    } else {
+                        0
+                    }
+                };
                 Err((request.map(tag_of), why))
             }
         }
@@ -209,7 +215,9 @@ impl Shared {
     pub(crate) fn give_drain(&self) {
         let (run, drain) = (Order::Run as u8, Order::Drain as u8);
         // Fails if there is another order already, which goes further than this one.
-        let _ = self.order.compare_exchange(run, drain, Ordering::SeqCst, Ordering::SeqCst);
+        let _ = self
+            .order
+            .compare_exchange(run, drain, Ordering::SeqCst, Ordering::SeqCst);
         self.waker.wake();
     }
 
@@ -223,7 +231,11 @@ impl Shared {
     }
 
     fn why_refused(&self) -> IoError {
-        if self.order() == Order::Drain { IoError::Stopped } else { IoError::Lost }
+        if self.order() == Order::Drain {
+            IoError::Stopped
+        } else {
+            IoError::Lost
+        }
     }
 
     fn refuse_all(&self, now_ns: u64) {
@@ -232,8 +244,22 @@ impl Shared {
         }
     }
 
-    fn has_news(&self, seen: Order) -> bool {
-        !self.inbox.is_empty() || self.has_loads.load(Ordering::Acquire) || self.order() != seen
+    /// Whether there is something for a worker that has seen the order `seen` and has or has not got `room`.
+    fn has_news(&self, seen: Order, room: bool) -> bool {
+        self.order() != seen
+            || (seen < Order::Hold && room && !self.inbox.is_empty())
+            || (seen == Order::Run && self.has_loads.load(Ordering::Acquire))
+    }
+
+    /// The worker's thread has panicked: what it had not taken is answered, and nothing more is taken.
+    pub(crate) fn end_after_panic(&self, now_ns: u64) {
+        self.order.store(Order::LostRunning as u8, Ordering::SeqCst);
+        self.ended.store(true, Ordering::SeqCst);
+        self.refuse_all(now_ns);
+        let loads = std::mem::take(&mut *self.loads.lock().unwrap_or_else(PoisonError::into_inner));
+        for mut load in loads {
+            load.stopped(self.why_refused());
+        }
     }
 }
 
@@ -277,7 +303,17 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(queue: IoQueue<Origin>, shared: Arc<Shared>) -> Self {
-        Self { queue, shared, loads: Vec::new(), order: Order::Run, timed_out: false }
+        Self {
+            queue,
+            shared,
+            loads: Vec::new(),
+            order: Order::Run,
+            timed_out: false,
+        }
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
     }
 
     /// Does what can be done now. The clock is read once before the pass and once before the doorbell.
@@ -300,15 +336,9 @@ impl Worker {
             worked = true;
             self.queue.ring(clock.now_ns());
         }
-        self.queue.recorder().leave_copy_if_asked();
-        if worked {
-            return Turn::Worked;
-        }
-        self.look_at_time(now_ns, until_ns)
-    }
-
-    fn look_at_time(&mut self, now_ns: u64, until_ns: Option<u64>) -> Turn {
-        if self.order == Order::Drain && self.queue.inflight() == 0 {
+        self.queue.show_waiting(self.shared.inbox.len());
+        // Looked at in every turn: a device that keeps a worker busy with nonsense must not put them off.
+        if self.order == Order::Drain && self.queue.inflight() == 0 && self.shared.inbox.is_empty() {
             self.end(now_ns);
             return Turn::Ended;
         }
@@ -319,7 +349,12 @@ impl Worker {
             self.queue.recorder().timed_out();
             return Turn::TimedOut;
         }
-        Turn::Idle { until_ns: [until_ns, limit_ns].into_iter().flatten().min() }
+        if worked {
+            return Turn::Worked;
+        }
+        Turn::Idle {
+            until_ns: [until_ns, limit_ns].into_iter().flatten().min(),
+        }
     }
 
     fn held(&mut self, now_ns: u64) -> Turn {
@@ -327,7 +362,8 @@ impl Worker {
         if self.order == Order::Hold {
             return Turn::Idle { until_ns: None };
         }
-        self.queue.abandon(now_ns, IoError::Lost, self.order == Order::LostStopped);
+        self.queue
+            .abandon(now_ns, IoError::Lost, self.order == Order::LostStopped);
         self.dispatch(now_ns);
         self.end(now_ns);
         Turn::Ended
@@ -356,10 +392,18 @@ impl Worker {
             let (origin, finished) = finished.take_context();
             match origin {
                 Origin::Load { load, tag } => {
-                    let Some(Some(active)) = self.loads.get_mut(load as usize) else { continue };
+                    let Some(Some(active)) = self.loads.get_mut(load as usize) else {
+                        continue;
+                    };
                     active.outstanding -= 1;
                     let outstanding = &mut active.outstanding;
-                    let mut port = LoadPort { queue: &mut self.queue, load, now_ns, closed, outstanding };
+                    let mut port = LoadPort {
+                        queue: &mut self.queue,
+                        load,
+                        now_ns,
+                        closed,
+                        outstanding,
+                    };
                     active.load.finished(finished.with_context(tag), &mut port);
                 }
                 Origin::Remote(remote) => answer(finished.with_context(remote)),
@@ -371,7 +415,9 @@ impl Worker {
     fn take_requests(&mut self, now_ns: u64) -> bool {
         let mut taken = 0;
         while taken < INBOX_BATCH && self.queue.room() > 0 {
-            let Some(request) = self.shared.inbox.pop() else { break };
+            let Some(request) = self.shared.inbox.pop() else {
+                break;
+            };
             taken += 1;
             if let Err(Rejected { request, why }) = self.queue.submit(request.map(Origin::Remote)) {
                 let (origin, finished) = Finished::without_command(request, Err(why), now_ns).take_context();
@@ -391,7 +437,11 @@ impl Worker {
         let mut new = self.shared.loads.lock().unwrap_or_else(PoisonError::into_inner);
         self.shared.has_loads.store(false, Ordering::Release);
         for load in new.drain(..) {
-            let active = Some(ActiveLoad { load, outstanding: 0, state: LoadState::Running });
+            let active = Some(ActiveLoad {
+                load,
+                outstanding: 0,
+                state: LoadState::Running,
+            });
             match self.loads.iter_mut().find(|place| place.is_none()) {
                 Some(place) => *place = active,
                 None => self.loads.push(active),
@@ -418,7 +468,9 @@ impl Worker {
             }
             match active.state {
                 LoadState::Done if active.outstanding == 0 => *place = None,
-                LoadState::WaitUntil(at_ns) => until_ns = Some(until_ns.map_or(at_ns, |until| until.min(at_ns))),
+                LoadState::WaitUntil(at_ns) if self.order == Order::Run => {
+                    until_ns = Some(until_ns.map_or(at_ns, |until| until.min(at_ns)))
+                }
                 _ => {}
             }
         }
@@ -463,16 +515,31 @@ pub(crate) fn run(
             Turn::Idle { until_ns } => {
                 let now_ns = clock.now_ns();
                 let idle_ns = now_ns.saturating_sub(worked_ns);
-                if waiting.spins(worker.queue.commands() > 0, idle_ns) {
+                let commands_out = worker.queue.commands() > 0;
+                if waiting.spins(commands_out, idle_ns) {
                     if idle_ns > YIELD_AFTER_NS {
                         std::thread::yield_now();
+                    }
+                    if waiting.mode == PollingMode::Polling && commands_out {
+                        let next_ns = now_ns.saturating_add(waiting.poll_interval_ns);
+                        let Worker {
+                            queue, shared, order, ..
+                        } = &worker;
+                        while clock.now_ns() < next_ns && !shared.has_news(*order, queue.room() > 0) {
+                            std::hint::spin_loop();
+                        }
                     }
                     std::hint::spin_loop();
                     continue;
                 }
+                // What came while it was awake has been dealt with.
+                let fired = waiter.take_interrupts();
+                if fired > 0 {
+                    worker.queue.recorder().interrupts(fired, false);
+                }
                 let mut until_ns = until_ns;
-                if waiting.mode == PollingMode::Polling && worker.queue.commands() > 0 {
-                    let next_ns = now_ns + waiting.poll_interval_ns;
+                if waiting.mode == PollingMode::Polling && commands_out {
+                    let next_ns = now_ns.saturating_add(waiting.poll_interval_ns);
                     until_ns = Some(until_ns.map_or(next_ns, |until_ns| until_ns.min(next_ns)));
                 }
                 let timeout = until_ns.map(|until_ns| Duration::from_nanos(until_ns.saturating_sub(now_ns)));
@@ -480,9 +547,11 @@ pub(crate) fn run(
                     continue;
                 }
                 let polls = waiting.mode == PollingMode::Polling;
-                let Worker { queue, shared, order, .. } = &worker;
+                let Worker {
+                    queue, shared, order, ..
+                } = &worker;
                 waiter.wait(timeout, &mut || {
-                    shared.has_news(*order)
+                    shared.has_news(*order, queue.room() > 0)
                         || queue.recorder().copy_asked()
                         || (!polls && *order < Order::Hold && queue.has_completion())
                 });

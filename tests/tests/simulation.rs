@@ -80,15 +80,22 @@ impl Simulation {
         device.seed = seed;
         let backend = EmulatedBackend::stepped(device).unwrap();
         let device = Arc::clone(backend.device());
-        let config = Config { num_queues: 2, queue_depth: 16, zero_copy: rng.bool(), ..Config::default() };
+        let config = Config {
+            num_queues: 2,
+            queue_depth: 16,
+            zero_copy: rng.bool(),
+            ..Config::default()
+        };
         let mut opening = Opening::new(Arc::new(backend), &config, Clock::manual(clock.clone())).unwrap();
         while !opening.turn().unwrap() {
             device.step(clock.now_ns());
             clock.set(clock.now_ns() + 10_000);
         }
-        let (driver, stepped) = Driver::stepped(opening.finish()).unwrap();
+        let (driver, stepped) = Driver::stepped(opening.finish().unwrap()).unwrap();
         device.faults().add_all(faults);
-        let model = Model { blocks: vec![BTreeSet::from([0]); BLOCKS as usize] };
+        let model = Model {
+            blocks: vec![BTreeSet::from([0]); BLOCKS as usize],
+        };
         Self {
             seed,
             rng,
@@ -116,9 +123,23 @@ impl Simulation {
             5..9 => Op::Write { fua: self.rng.bool() },
             _ => Op::Flush,
         };
-        let mut bytes = vec![0xEE; if op == Op::Flush { 0 } else { blocks as usize * LBA_BYTES }];
+        let mut bytes = vec![
+            0xEE;
+            if op == Op::Flush {
+                0
+            } else {
+                blocks as usize * LBA_BYTES
+            }
+        ];
         let range = slba as usize..(slba + blocks) as usize;
-        let mut out = Out { op, slba, blocks, number: tag, may_find: Vec::new(), disputed: false };
+        let mut out = Out {
+            op,
+            slba,
+            blocks,
+            number: tag,
+            may_find: Vec::new(),
+            disputed: false,
+        };
         match op {
             Op::Write { .. } => {
                 for word in bytes.chunks_exact_mut(8) {
@@ -153,7 +174,13 @@ impl Simulation {
             arrived_ns: self.clock.now_ns(),
             context: Remote { sink, tag },
         };
-        self.driver.submit(Hint { cpu: None, client: self.rng.u64(..) }, request);
+        self.driver.submit(
+            Hint {
+                cpu: Some(self.rng.u32(..)),
+                client: 0,
+            },
+            request,
+        );
     }
 
     fn take_answers(&mut self) {
@@ -161,19 +188,35 @@ impl Simulation {
             let answer = self.answers.0.lock().unwrap().pop_front();
             let Some((tag, finished)) = answer else { return };
             let seed = self.seed;
-            let out = self.out.remove(&tag).unwrap_or_else(|| panic!("{tag} was answered twice, seed {seed}"));
-            self.log.extend([tag, finished.completed_ns, u64::from(finished.result.is_ok())]);
-            *self.results.entry(format!("{:?}", finished.result.map_err(|e| std::mem::discriminant(&e)))).or_default() += 1;
+            let out = self
+                .out
+                .remove(&tag)
+                .unwrap_or_else(|| panic!("{tag} was answered twice, seed {seed}"));
+            self.log
+                .extend([tag, finished.completed_ns, u64::from(finished.result.is_ok())]);
+            *self
+                .results
+                .entry(format!(
+                    "{:?}",
+                    finished.result.map_err(|e| std::mem::discriminant(&e))
+                ))
+                .or_default() += 1;
             if finished.result.is_err() {
                 continue;
             }
             match out.op {
                 Op::Read => {
-                    for (block, (bytes, may_find)) in
-                        finished.buffer.as_slice().chunks_exact(LBA_BYTES).zip(&out.may_find).enumerate()
+                    for (block, (bytes, may_find)) in finished
+                        .buffer
+                        .as_slice()
+                        .chunks_exact(LBA_BYTES)
+                        .zip(&out.may_find)
+                        .enumerate()
                     {
-                        let words: BTreeSet<u64> =
-                            bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
+                        let words: BTreeSet<u64> = bytes
+                            .chunks_exact(8)
+                            .map(|word| u64::from_le_bytes(word.try_into().unwrap()))
+                            .collect();
                         // One block is of one write: the emulated device does not tear.
                         assert!(
                             words.len() == 1 && words.is_subset(may_find),
@@ -225,14 +268,21 @@ impl Simulation {
             for _ in 0..20 {
                 self.act();
             }
-            assert!(self.clock.now_ns() < deadline_ns, "{} are not answered, seed {}", self.out.len(), self.seed);
+            assert!(
+                self.clock.now_ns() < deadline_ns,
+                "{} are not answered, seed {}",
+                self.out.len(),
+                self.seed
+            );
             if self.rng.u8(0..4) == 0 {
                 self.clock.set(self.clock.now_ns() + 100_000_000);
             }
         }
         let stats = self.driver.stats(true);
         #[cfg(feature = "performance-counters")]
-        stats.check().unwrap_or_else(|error| panic!("{error}, seed {}", self.seed));
+        stats
+            .check()
+            .unwrap_or_else(|error| panic!("{error}, seed {}", self.seed));
         drop(stats);
         self
     }
@@ -248,7 +298,12 @@ fn strange(action: Action, one_in: u32) -> Fault {
 fn a_healthy_device() {
     for seed in 0..12 {
         let simulation = Simulation::new(seed, SPEC, Vec::new()).run(400);
-        assert_eq!(simulation.results.len(), 1, "all succeed: {:?}", simulation.results);
+        assert_eq!(
+            simulation.results.len(),
+            1,
+            "all succeed: {:?}",
+            simulation.results
+        );
         assert_eq!(simulation.device.counters().dma_faults, 0);
     }
 }
@@ -260,13 +315,24 @@ fn a_device_that_reorders_delays_doubles_and_invents() {
             strange(Action::Reorder, 5),
             strange(Action::Delay { ns: 3_000_000 }, 7),
             strange(Action::Duplicate, 9),
-            strange(Action::ExtraCompletion { cid: seed as u16 * 31, status: Status::SUCCESS }, 11),
+            strange(
+                Action::ExtraCompletion {
+                    cid: seed as u16 * 31,
+                    status: Status::SUCCESS,
+                },
+                11,
+            ),
             strange(Action::Sqhd(999), 13),
             strange(Action::NoInterrupt, 3),
         ];
         let simulation = Simulation::new(seed, SPEC, faults).run(400);
         assert!(simulation.device.faults().total_hits() > 20);
-        assert_eq!(simulation.results.len(), 1, "all succeed: {:?}", simulation.results);
+        assert_eq!(
+            simulation.results.len(),
+            1,
+            "all succeed: {:?}",
+            simulation.results
+        );
     }
 }
 
@@ -278,18 +344,36 @@ fn a_device_that_fails_commands() {
             Fault::on_opcode(NvmOpcode::WRITE, Action::Fail(Status::WRITE_FAULT)).one_in(6),
         ];
         let simulation = Simulation::new(seed, SPEC, faults).run(400);
-        assert_eq!(simulation.results.len(), 2, "some succeed, some do not: {:?}", simulation.results);
+        assert_eq!(
+            simulation.results.len(),
+            2,
+            "some succeed, some do not: {:?}",
+            simulation.results
+        );
     }
 }
 
 #[test]
 fn a_device_that_loses_a_command_is_given_up_and_everything_is_answered() {
     for seed in 300..308 {
-        let lost = [Action::Drop, Action::DropCompletion, Action::FatalStatus, Action::Vanish];
-        let fault = Fault::new(lost[seed as usize % 4].clone()).queue(QueueMatch::Io).skip(120).once();
+        let lost = [
+            Action::Drop,
+            Action::DropCompletion,
+            Action::FatalStatus,
+            Action::Vanish,
+        ];
+        let fault = Fault::new(lost[seed as usize % 4].clone())
+            .queue(QueueMatch::Io)
+            .skip(120)
+            .once();
         let simulation = Simulation::new(seed, SPEC, vec![fault]).run(300);
         assert_eq!(simulation.driver.stats(false).controller.state, "failed");
-        assert_eq!(simulation.results.len(), 2, "some before, the rest lost: {:?}", simulation.results);
+        assert_eq!(
+            simulation.results.len(),
+            2,
+            "some before, the rest lost: {:?}",
+            simulation.results
+        );
     }
 }
 
@@ -299,14 +383,23 @@ fn a_completion_for_the_wrong_command_harms_no_other() {
         // The command's own completion never comes; what comes fits none.
         let fault = strange(Action::XorCid { bits: 0x8000 }, 60).times(1);
         let simulation = Simulation::new(seed, SPEC, vec![fault]).run(300);
-        let lost = simulation.results.keys().filter(|result| result.contains("Err")).count();
+        let lost = simulation
+            .results
+            .keys()
+            .filter(|result| result.contains("Err"))
+            .count();
         assert_eq!(lost, 1, "{:?}", simulation.results);
     }
 }
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    let faults = || vec![strange(Action::Reorder, 4), strange(Action::Fail(Status::INTERNAL_ERROR), 10)];
+    let faults = || {
+        vec![
+            strange(Action::Reorder, 4),
+            strange(Action::Fail(Status::INTERNAL_ERROR), 10),
+        ]
+    };
     let run = |seed| Simulation::new(seed, SPEC, faults()).run(300).log;
     assert_eq!(run(7), run(7));
     assert_ne!(run(7), run(8));

@@ -68,7 +68,12 @@ impl EmulatedBackend {
             Arc::clone(&interrupts) as Arc<dyn Interrupts>,
         )
         .map_err(|error| BackendError::Emulator(error.to_string()))?;
-        Ok(Self { _running: None, device, memory, interrupts })
+        Ok(Self {
+            _running: None,
+            device,
+            memory,
+            interrupts,
+        })
     }
 
     /// The device behind the registers: to step it, to put faults on it, to ask what it has really done.
@@ -77,7 +82,9 @@ impl EmulatedBackend {
     }
 }
 
-impl Backend for EmulatedBackend {
+// SAFETY: every region is a block of its own, which the table keeps for ever; a window is closed under the lock that
+// the device holds while it copies.
+unsafe impl Backend for EmulatedBackend {
     fn name(&self) -> &'static str {
         "emulated"
     }
@@ -106,7 +113,10 @@ impl Backend for EmulatedBackend {
             return Err(beyond);
         }
         let index = offset.checked_sub(nvme_spec::register::DOORBELLS).ok_or(beyond)? / stride_bytes;
-        Ok(Doorbell(DoorbellKind::Emulated { device: Arc::clone(&self.device), index }))
+        Ok(Doorbell(DoorbellKind::Emulated {
+            device: Arc::clone(&self.device),
+            index,
+        }))
     }
 
     fn allocate(&self, len_bytes: usize) -> Result<Region, BackendError> {
@@ -123,10 +133,15 @@ impl Backend for EmulatedBackend {
 
     fn waiter(&self, vector: u16) -> Result<Box<dyn Waiter>, BackendError> {
         let available = self.vectors();
-        let slot =
-            self.interrupts.0.get(usize::from(vector)).ok_or(BackendError::NoVector { vector, available })?;
+        let slot = self
+            .interrupts
+            .0
+            .get(usize::from(vector))
+            .ok_or(BackendError::NoVector { vector, available })?;
         let bell = Arc::new(Bell::default());
-        slot.write().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&bell));
+        slot.write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::clone(&bell));
         Ok(Box::new(EmulatedWaiter { bell, seen: 0 }))
     }
 
@@ -134,8 +149,14 @@ impl Backend for EmulatedBackend {
         if slots > 1 << SLOT_BITS {
             return None;
         }
-        self.memory.windows.get(usize::from(qid))?.get_or_init(|| (0..1 << SLOT_BITS).map(|_| RwLock::default()).collect());
-        Some(Box::new(EmulatedWindows { memory: Arc::clone(&self.memory), qid }))
+        self.memory
+            .windows
+            .get(usize::from(qid))?
+            .get_or_init(|| (0..1 << SLOT_BITS).map(|_| RwLock::default()).collect());
+        Some(Box::new(EmulatedWindows {
+            memory: Arc::clone(&self.memory),
+            qid,
+        }))
     }
 }
 
@@ -210,8 +231,14 @@ unsafe impl Sync for Block {}
 
 impl Block {
     fn new(len_bytes: usize) -> Option<Self> {
-        let align = if len_bytes >= HUGE_PAGE_BYTES { HUGE_PAGE_BYTES } else { 4096 };
-        let layout = Layout::from_size_align(len_bytes, align).ok().filter(|layout| layout.size() > 0)?;
+        let align = if len_bytes >= HUGE_PAGE_BYTES {
+            HUGE_PAGE_BYTES
+        } else {
+            4096
+        };
+        let layout = Layout::from_size_align(len_bytes, align)
+            .ok()
+            .filter(|layout| layout.size() > 0)?;
         // SAFETY: the layout's size is not zero.
         let base = NonNull::new(unsafe { alloc_zeroed(layout) })?;
         Some(Self { base, layout })
@@ -251,7 +278,10 @@ impl Memory {
 
     fn allocate(&self, len_bytes: usize) -> Result<Region, BackendError> {
         let no_memory = BackendError::NoMemory { len_bytes };
-        let rounded = len_bytes.max(1).checked_next_multiple_of(4096).ok_or(no_memory.clone())?;
+        let rounded = len_bytes
+            .max(1)
+            .checked_next_multiple_of(4096)
+            .ok_or(no_memory.clone())?;
         if rounded > MAX_REGION_BYTES {
             return Err(no_memory);
         }
@@ -271,7 +301,10 @@ impl Memory {
     /// Calls `access` with the address of the `len` bytes at `address`; they stay valid during the call.
     #[inline]
     fn with<R>(&self, address: u64, len: usize, access: impl FnOnce(*mut u8) -> R) -> Result<R, DmaFault> {
-        let fault = DmaFault { address, len_bytes: len as u64 };
+        let fault = DmaFault {
+            address,
+            len_bytes: len as u64,
+        };
         if address >= WINDOW_BASE {
             return self.with_window(address, len, access);
         }
@@ -290,18 +323,32 @@ impl Memory {
     }
 
     #[inline(never)]
-    fn with_window<R>(&self, address: u64, len: usize, access: impl FnOnce(*mut u8) -> R) -> Result<R, DmaFault> {
-        let fault = DmaFault { address, len_bytes: len as u64 };
+    fn with_window<R>(
+        &self,
+        address: u64,
+        len: usize,
+        access: impl FnOnce(*mut u8) -> R,
+    ) -> Result<R, DmaFault> {
+        let fault = DmaFault {
+            address,
+            len_bytes: len as u64,
+        };
         let rest = address - WINDOW_BASE;
         let offset = (rest & ((1 << WINDOW_SHIFT) - 1)) as usize;
         let slot = (rest >> WINDOW_SHIFT) as usize & ((1 << SLOT_BITS) - 1);
         let qid = (rest >> (WINDOW_SHIFT + SLOT_BITS)) as usize;
-        let window =
-            self.windows.get(qid).and_then(OnceLock::get).and_then(|slots| slots.get(slot)).ok_or(fault)?;
+        let window = self
+            .windows
+            .get(qid)
+            .and_then(OnceLock::get)
+            .and_then(|slots| slots.get(slot))
+            .ok_or(fault)?;
         // Held during the copy: whoever closes the window waits for it, so the memory cannot go away under it.
         let window = window.read().unwrap_or_else(PoisonError::into_inner);
         let mapping = window.as_ref().ok_or(fault)?;
-        let offset = offset.checked_sub(mapping.memory.as_ptr() as usize & PAGE_MASK).ok_or(fault)?;
+        let offset = offset
+            .checked_sub(mapping.memory.as_ptr() as usize & PAGE_MASK)
+            .ok_or(fault)?;
         if offset > mapping.len || len > mapping.len - offset {
             return Err(fault);
         }
@@ -311,7 +358,10 @@ impl Memory {
 
     fn with_word<R>(&self, address: u64, access: impl FnOnce(&AtomicU32) -> R) -> Result<R, DmaFault> {
         if !address.is_multiple_of(4) {
-            return Err(DmaFault { address, len_bytes: 4 });
+            return Err(DmaFault {
+                address,
+                len_bytes: 4,
+            });
         }
         self.with(address, 4, |word| {
             // SAFETY: four valid bytes, aligned since regions and windows keep the offset within a page (a window's
@@ -357,7 +407,12 @@ struct EmulatedWindows {
 
 impl EmulatedWindows {
     fn set(&self, slot: u16, mapping: Option<Mapping>) -> Option<()> {
-        let window = self.memory.windows.get(usize::from(self.qid))?.get()?.get(usize::from(slot))?;
+        let window = self
+            .memory
+            .windows
+            .get(usize::from(self.qid))?
+            .get()?
+            .get(usize::from(slot))?;
         *window.write().unwrap_or_else(PoisonError::into_inner) = mapping;
         Some(())
     }
@@ -369,7 +424,13 @@ impl Windows for EmulatedWindows {
         if len > MAX_WINDOW_BYTES || !address.is_multiple_of(4) {
             return None;
         }
-        self.set(slot, Some(Mapping { memory: NonNull::new(memory)?, len }))?;
+        self.set(
+            slot,
+            Some(Mapping {
+                memory: NonNull::new(memory)?,
+                len,
+            }),
+        )?;
         let place = (u64::from(self.qid) << SLOT_BITS) | u64::from(slot);
         Some(WINDOW_BASE + (place << WINDOW_SHIFT) + (address & PAGE_MASK) as u64)
     }
@@ -403,7 +464,10 @@ mod tests {
             (WINDOW_BASE, 1),
             (second.iova() + (1 << REGION_SHIFT), 1),
         ] {
-            let fault = Err(DmaFault { address, len_bytes: len as u64 });
+            let fault = Err(DmaFault {
+                address,
+                len_bytes: len as u64,
+            });
             assert_eq!(memory.write(address, &vec![0; len]), fault, "{address:#x}");
             assert_eq!(memory.read(address, &mut vec![0; len]), fault, "{address:#x}");
         }
@@ -428,7 +492,8 @@ mod tests {
         assert!(backend.memory.write(address, &[0]).is_err());
         assert_eq!(bytes[4095] >> 16, 0x0908);
         // SAFETY: never used by the device: the address is refused.
-        assert_eq!(unsafe { windows.map(5, start.add(1), 8) }, None, "not a multiple of 4");
+        let mapped = unsafe { windows.map(5, start.add(1), 8) };
+        assert_eq!(mapped, None, "not a multiple of 4");
     }
 
     #[test]

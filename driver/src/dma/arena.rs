@@ -28,7 +28,10 @@ struct Chunk {
 
 impl Arena {
     pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
-        Self(Arc::new(Inner { backend, chunks: Mutex::default() }))
+        Self(Arc::new(Inner {
+            backend,
+            chunks: Mutex::default(),
+        }))
     }
 
     /// Whether this is the same arena.
@@ -43,7 +46,10 @@ impl Arena {
         if len > self.0.backend.max_region_bytes() {
             return Err(no_memory);
         }
-        let run = len.max(1).checked_next_multiple_of(PAGE_BYTES).ok_or(no_memory.clone())?;
+        let run = len
+            .max(1)
+            .checked_next_multiple_of(PAGE_BYTES)
+            .ok_or(no_memory.clone())?;
         let mut chunks = self.chunks();
         let region = match chunks.iter_mut().find_map(|chunk| chunk.take(run)) {
             Some(region) => region,
@@ -51,7 +57,10 @@ impl Arena {
                 let region = self.0.backend.allocate(run.max(CHUNK_BYTES))?;
                 let free = BTreeMap::from([(0, region.len())]);
                 chunks.push(Chunk { region, free });
-                chunks.last_mut().and_then(|chunk| chunk.take(run)).ok_or(no_memory)?
+                chunks
+                    .last_mut()
+                    .and_then(|chunk| chunk.take(run))
+                    .ok_or(no_memory)?
             }
         };
         drop(chunks);
@@ -147,8 +156,14 @@ mod tests {
 
     #[test]
     fn more_than_a_region_is_refused() {
-        assert!(matches!(arena().allocate(usize::MAX), Err(BackendError::NoMemory { .. })));
-        assert!(matches!(arena().allocate((4 << 20) + 1), Err(BackendError::NoMemory { .. })));
+        assert!(matches!(
+            arena().allocate(usize::MAX),
+            Err(BackendError::NoMemory { .. })
+        ));
+        assert!(matches!(
+            arena().allocate((4 << 20) + 1),
+            Err(BackendError::NoMemory { .. })
+        ));
         assert_eq!(arena().allocate(4 << 20).unwrap().len(), 4 << 20);
     }
 }

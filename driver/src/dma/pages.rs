@@ -27,7 +27,10 @@ pub(crate) struct Chain {
 
 impl Chain {
     /// No pages.
-    pub(crate) const EMPTY: Self = Self { first: NIL, last: NIL };
+    pub(crate) const EMPTY: Self = Self {
+        first: NIL,
+        last: NIL,
+    };
 
     pub(crate) fn first(&self) -> Option<u32> {
         (self.first != NIL).then_some(self.first)
@@ -37,11 +40,22 @@ impl Chain {
 impl PagePool {
     /// All pages of `regions`, which are of one length, a multiple of `page_bytes`.
     pub(crate) fn new(regions: Vec<Region>, page_bytes: usize) -> Self {
-        let pages_per_region = regions.first().map_or(1, |region| (region.len() / page_bytes).max(1)) as u32;
+        let pages_per_region = regions
+            .first()
+            .map_or(1, |region| (region.len() / page_bytes).max(1)) as u32;
         let count = regions.len() as u32 * pages_per_region;
-        let next = (0..count).map(|page| if page + 1 < count { page + 1 } else { NIL }).collect();
+        let next = (0..count)
+            .map(|page| if page + 1 < count { page + 1 } else { NIL })
+            .collect();
         let free = if count > 0 { 0 } else { NIL };
-        Self { regions, pages_per_region, page_bytes, next, free, available: count as usize }
+        Self {
+            regions,
+            pages_per_region,
+            page_bytes,
+            next,
+            free,
+            available: count as usize,
+        }
     }
 
     pub(crate) fn page_bytes(&self) -> usize {
@@ -92,11 +106,6 @@ impl PagePool {
         *tail = Chain::EMPTY;
     }
 
-    /// Keeps the pages' memory for ever, because the device may still write to it.
-    pub(crate) fn leak(&mut self) {
-        std::mem::forget(self.regions.clone());
-    }
-
     /// The page after `page` in its chain.
     pub(crate) fn after(&self, page: u32) -> Option<u32> {
         self.next.get(page as usize).copied().filter(|next| *next != NIL)
@@ -133,7 +142,12 @@ mod tests {
 
     fn pool(regions: usize, region_bytes: usize) -> PagePool {
         let backend = EmulatedBackend::stepped(Default::default()).unwrap();
-        PagePool::new((0..regions).map(|_| backend.allocate(region_bytes).unwrap()).collect(), 4096)
+        PagePool::new(
+            (0..regions)
+                .map(|_| backend.allocate(region_bytes).unwrap())
+                .collect(),
+            4096,
+        )
     }
 
     #[test]
@@ -144,7 +158,9 @@ mod tests {
             let (mut one, mut other) = (Chain::EMPTY, Chain::EMPTY);
             let mut addresses = BTreeSet::new();
             for number in 0..6 {
-                let page = pool.take(if number % 2 == 0 { &mut one } else { &mut other }).unwrap();
+                let page = pool
+                    .take(if number % 2 == 0 { &mut one } else { &mut other })
+                    .unwrap();
                 assert!(addresses.insert(pool.iova(page)));
             }
             assert_eq!(pool.take(&mut one), None);

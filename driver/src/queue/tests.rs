@@ -34,14 +34,31 @@ impl Rig {
             sq_doorbell: backend.doorbell(DOORBELLS).unwrap(),
             cq_doorbell: backend.doorbell(DOORBELLS + 4).unwrap(),
         };
-        Self { pair: QueuePair::new(rings, limit, 1), sq, cq, entries, sq_head: 0, cq_tail: 0, phase: true }
+        Self {
+            pair: QueuePair::new(rings, limit, 1),
+            sq,
+            cq,
+            entries,
+            sq_head: 0,
+            cq_tail: 0,
+            phase: true,
+        }
     }
 
     /// Sends a command with `context`; `None` if there is no room.
     fn push(&mut self, context: u32) -> Option<()> {
         let reserved = self.pair.reserve()?;
-        let entry = SubmissionEntry { opcode: NvmOpcode::READ.0, cdw15: context, ..Default::default() };
-        let accounting = Accounting { op: OpClass::Read, namespace: Some(0), bytes: 512, arrived_ns: 0 };
+        let entry = SubmissionEntry {
+            opcode: NvmOpcode::READ.0,
+            cdw15: context,
+            ..Default::default()
+        };
+        let accounting = Accounting {
+            op: OpClass::Read,
+            namespace: Some(0),
+            bytes: 512,
+            arrived_ns: 0,
+        };
         self.pair.push(reserved, entry, accounting, context);
         Some(())
     }
@@ -109,7 +126,10 @@ fn a_command_goes_out_with_one_doorbell_and_comes_back_with_its_context() {
         assert_eq!((counters.sq_doorbells, counters.cq_doorbells), (1, 1));
         assert_eq!((counters.polls, counters.polls_empty), (2, 1));
         assert_eq!(counters.qd_time_integral_ns, 7 * 200);
-        assert_eq!((counters.active_ns, counters.full_ns, counters.inflight_max), (200, 200, 7));
+        assert_eq!(
+            (counters.active_ns, counters.full_ns, counters.inflight_max),
+            (200, 200, 7)
+        );
     }
 }
 
@@ -136,7 +156,10 @@ fn what_fits_no_command_is_counted_and_passed_over() {
     #[cfg(feature = "performance-counters")]
     {
         let counters = rig.counters();
-        assert_eq!((counters.unknown_cid, counters.stale_cid, counters.duplicate_cid), (2, 2, 1));
+        assert_eq!(
+            (counters.unknown_cid, counters.stale_cid, counters.duplicate_cid),
+            (2, 2, 1)
+        );
         assert_eq!((counters.bad_sqid, counters.bad_sqhd), (1, 1));
         assert_eq!((counters.submitted, counters.completed), (1, 1));
     }
@@ -207,13 +230,21 @@ fn what_is_abandoned_comes_back_once_and_is_counted_as_aborted() {
     }
     rig.pair.ring(10);
     rig.push(4).unwrap();
-    let contexts: Vec<u32> = rig.pair.abandon(30).into_iter().map(|completed| completed.context).collect();
+    let contexts: Vec<u32> = rig
+        .pair
+        .abandon(30)
+        .into_iter()
+        .map(|completed| completed.context)
+        .collect();
     assert_eq!(contexts, [0, 1, 2, 3, 4]);
     assert_eq!((rig.pair.busy(), rig.pair.oldest_ns()), (0, None));
     #[cfg(feature = "performance-counters")]
     {
         let counters = rig.counters();
-        assert_eq!((counters.submitted, counters.completed, counters.completed_error), (4, 4, 4));
+        assert_eq!(
+            (counters.submitted, counters.completed, counters.completed_error),
+            (4, 4, 4)
+        );
         assert_eq!(counters.qd_time_integral_ns, 80);
     }
 }

@@ -2,23 +2,15 @@
 
 use std::sync::{Arc, Mutex};
 
-use nvme_spec::identify::Flbas;
-use nvme_spec::{
-    AdminOpcode, Direction, FeatureId, FormatCdw10, GetLogCdw10, GetLogCdw11, SetFeaturesCdw10,
-    SubmissionEntry,
-};
+use nvme_spec::{AdminOpcode, Direction, SubmissionEntry};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::pending::{Pending, WaitingRead};
-use super::service::{AdminAnswer, AdminData, AdminFinished, AdminRequest, BlockService, IoError, Namespace};
+use super::service::{AdminAnswer, AdminData, AdminFinished, AdminRequest, BlockService, IoError};
 use super::{Errno, MAX_ADMIN_DATA_BYTES, Reply, lock};
+use crate::admin::check::{PAGE_BYTES, is_the_drivers, required_bytes, reshapes};
 
 const ENTRY_BYTES: usize = 64;
-
-/// Commands whose data has no length that the driver knows get whole pages at least: a controller that moves
-/// more than it was asked for within a page (Get Features, for one, has structures up to 4096 bytes) then
-/// harms nobody.
-const PAGE_BYTES: usize = 4096;
 
 /// One open `controller/admin`.
 pub(crate) struct AdminFile {
@@ -143,75 +135,6 @@ impl Command {
     }
 }
 
-/// Whether a command would take from the driver what it relies on: its queues, its events, its commands,
-/// memory of the host that the controller keeps.
-fn is_the_drivers(entry: &SubmissionEntry) -> bool {
-    match AdminOpcode(entry.opcode) {
-        AdminOpcode::CREATE_IO_SQ
-        | AdminOpcode::CREATE_IO_CQ
-        | AdminOpcode::DELETE_IO_SQ
-        | AdminOpcode::DELETE_IO_CQ
-        | AdminOpcode::ABORT
-        | AdminOpcode::ASYNC_EVENT_REQUEST
-        | AdminOpcode::DOORBELL_BUFFER_CONFIG
-        | AdminOpcode::FABRICS => true,
-        AdminOpcode::SET_FEATURES => matches!(
-            FeatureId(SetFeaturesCdw10::from(entry.cdw10).fid()),
-            FeatureId::NUMBER_OF_QUEUES
-                | FeatureId::HOST_MEMORY_BUFFER
-                | FeatureId::ASYNC_EVENT_CONFIGURATION
-        ),
-        _ => false,
-    }
-}
-
-/// Whether a command may change the block size of a namespace in use or put another in its place. The driver
-/// learns of namespaces when it comes up: its next transfer, counted in the old blocks, would move more than
-/// its buffer holds.
-fn reshapes(entry: &SubmissionEntry, namespaces: &[Namespace]) -> bool {
-    match AdminOpcode(entry.opcode) {
-        AdminOpcode::NAMESPACE_MANAGEMENT
-        | AdminOpcode::NAMESPACE_ATTACHMENT
-        | AdminOpcode::CAPACITY_MANAGEMENT => true,
-        // All namespaces are asked, because a controller may format all of them when told to format one (FNA
-        // bit 0).
-        AdminOpcode::FORMAT_NVM => {
-            let format = FormatCdw10::from(entry.cdw10);
-            namespaces
-                .iter()
-                .filter(|namespace| namespace.is_usable())
-                .any(|namespace| {
-                    let flbas = namespace.identify.get(FLBAS).copied().unwrap_or(0);
-                    let same = Flbas::from(flbas).format_index() == format.format_index();
-                    !same || format.pi() != 0
-                })
-        }
-        _ => false,
-    }
-}
-
-/// Identify Namespace, Formatted LBA Size (NVM Command Set 1.0, section 4.1.5.1).
-const FLBAS: usize = 26;
-
-/// Bytes that the controller moves for this command, where the command says so: the buffer must not be
-/// smaller, or the controller would go past its end.
-fn required_bytes(entry: &SubmissionEntry) -> usize {
-    let dwords_z = |numd_z: u32| (u64::from(numd_z) + 1) * 4;
-    let bytes = match AdminOpcode(entry.opcode) {
-        AdminOpcode::IDENTIFY => PAGE_BYTES as u64,
-        AdminOpcode::GET_LOG_PAGE => {
-            GetLogCdw10::from(entry.cdw10).length_bytes(GetLogCdw11::from(entry.cdw11))
-        }
-        AdminOpcode::FIRMWARE_IMAGE_DOWNLOAD | AdminOpcode::DIRECTIVE_RECEIVE => dwords_z(entry.cdw10),
-        // Sent data may be none at all, with no length said.
-        AdminOpcode::DIRECTIVE_SEND if entry.cdw10 != 0 => dwords_z(entry.cdw10),
-        AdminOpcode::SECURITY_SEND | AdminOpcode::SECURITY_RECEIVE => u64::from(entry.cdw11),
-        AdminOpcode::GET_LBA_STATUS => dwords_z(entry.cdw12),
-        _ => 0,
-    };
-    usize::try_from(bytes).unwrap_or(usize::MAX)
-}
-
 /// A command that is out, with the client's bytes and whom to answer.
 struct Out {
     file: Arc<AdminFile>,
@@ -252,9 +175,8 @@ impl Drop for Out {
 
 #[cfg(test)]
 mod tests {
-    use nvme_spec::Cns;
-    use nvme_spec::LogId;
     use nvme_spec::command::{self, NSID_ALL};
+    use nvme_spec::{Cns, FeatureId, LogId};
     use proptest::prelude::*;
 
     use super::*;
@@ -287,39 +209,6 @@ mod tests {
                 &[]
             )
             .is_ok()
-        );
-    }
-
-    #[test]
-    fn a_format_that_keeps_the_blocks_may_pass_and_no_other() {
-        let mut namespace = Namespace::unknown(1, String::new());
-        namespace.identify[FLBAS] = 0x21;
-        namespace.state = crate::namespace::NamespaceState::Usable;
-        // Index 17: 4 low bits, then 2 high ones.
-        let same = FormatCdw10::new().with_format_index(17);
-        for (format, nsid, refused) in [
-            (same, 1, false),
-            (same.with_ses(1), NSID_ALL, false),
-            (same.with_format_index(1), 1, true),
-            (same.with_format_index(16), NSID_ALL, true),
-            (same.with_format_index(16), 2, true),
-            (same.with_pi(1), 1, true),
-        ] {
-            let entry = command::format_nvm(nsid, format);
-            assert_eq!(
-                reshapes(&entry, std::slice::from_ref(&namespace)),
-                refused,
-                "{format:?}"
-            );
-        }
-        let attach = SubmissionEntry {
-            opcode: AdminOpcode::NAMESPACE_ATTACHMENT.0,
-            ..Default::default()
-        };
-        assert!(reshapes(&attach, &[]));
-        assert!(
-            !reshapes(&command::format_nvm(1, same.with_format_index(3)), &[]),
-            "nothing is in use"
         );
     }
 

@@ -120,6 +120,7 @@ impl From<IoError> for Errno {
             // between.
             IoError::OutOfRange => Self::ENXIO,
             IoError::BufferTooSmall | IoError::Empty => Self::EINVAL,
+            IoError::NotAllowed => Self::EPERM,
             IoError::Busy => Self::EAGAIN,
         }
     }

@@ -334,6 +334,7 @@ pub(crate) fn identity(identify_controller: [u8; 4096], max_transfer_bytes: usiz
         backend: "fake",
         emulated: true,
         pci: None,
+        irq_mode: "msix",
         vendor_id: 0,
         serial: "SERIAL".into(),
         model: "Model".into(),

@@ -23,6 +23,12 @@ impl QueueStats {
     pub fn snapshot(&self, _now_ns: u64, _histograms: bool) -> QueueSnapshot {
         QueueSnapshot(())
     }
+
+    pub(crate) fn take(&self, _histograms: bool) -> QueueSnapshot {
+        QueueSnapshot(())
+    }
+
+    pub(crate) fn extend(&self, _snapshot: &mut QueueSnapshot, _now_ns: u64) {}
 }
 
 #[allow(clippy::unused_self)]

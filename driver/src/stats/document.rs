@@ -29,10 +29,18 @@ pub(crate) fn render(driver: &Inner, histograms: bool) -> StatsDocument {
         PollingMode::Adaptive => QueueMode::Adaptive,
     };
     let begun_ns = driver.clock.now_ns();
-    let admin = driver.admin.stats.snapshot(driver.clock.now_ns(), histograms);
-    let io: Vec<QueueSnapshot> =
-        driver.queues.iter().map(|queue| queue.stats.snapshot(driver.clock.now_ns(), histograms)).collect();
+    let mut admin = driver.admin.stats.take(histograms);
+    let mut io: Vec<QueueSnapshot> = driver
+        .queues
+        .iter()
+        .map(|queue| queue.stats.take(histograms))
+        .collect();
+    // Read after the copies: their sums over time reach up to the time that the document bears.
     let done_ns = driver.clock.now_ns();
+    driver.admin.stats.extend(&mut admin, done_ns);
+    for (queue, snapshot) in driver.queues.iter().zip(&mut io) {
+        queue.stats.extend(snapshot, done_ns);
+    }
 
     let mut queues = vec![QueueStats {
         qid: 0,
@@ -56,6 +64,7 @@ pub(crate) fn render(driver: &Inner, histograms: bool) -> StatsDocument {
     }));
     let identity = &driver.identity;
     let state = driver.admin.shared.health();
+    let failure = driver.admin.shared.failure();
     StatsDocument {
         schema: StatsSchema::NvmeStats,
         version: Version::CURRENT,
@@ -90,10 +99,14 @@ pub(crate) fn render(driver: &Inner, histograms: bool) -> StatsDocument {
             firmware: identity.firmware.clone(),
             state: state.name().to_owned(),
             mdts_bytes: identity.mdts_bytes,
-            irq_mode: "msix".to_owned(),
+            irq_mode: identity.irq_mode.to_owned(),
             scheduler: driver.scheduler.kind().to_string(),
         },
-        health: driver.admin.shared.smart().and_then(|(read_ns, log)| health(read_ns, &log)),
+        health: driver
+            .admin
+            .shared
+            .smart()
+            .and_then(|(read_ns, log)| health(read_ns, &log)),
         namespaces: driver
             .namespaces
             .iter()
@@ -107,8 +120,9 @@ pub(crate) fn render(driver: &Inner, histograms: bool) -> StatsDocument {
             .collect(),
         queues,
         events: Events {
-            resets: 0,
-            last_reset_reason: driver.admin.shared.failure(),
+            // A controller that fails is reset once, and for good.
+            resets: u64::from(failure.is_some()),
+            last_reset_reason: failure,
             last_reset_monotonic_ns: None,
             aer_by_type: Default::default(),
         },
@@ -158,7 +172,14 @@ mod with_counters {
         now_ns: u64,
         histograms: bool,
     ) -> Option<QueueCounters> {
-        let QueueSnapshot { counters, ops, statuses, other_statuses, completions_per_wakeup, .. } = snapshot;
+        let QueueSnapshot {
+            counters,
+            ops,
+            statuses,
+            other_statuses,
+            completions_per_wakeup,
+            ..
+        } = snapshot;
         let mut errors_by_status: BTreeMap<String, u64> = BTreeMap::new();
         for (code, count) in statuses {
             let status = Status(*code);

@@ -47,8 +47,15 @@ fn warnings(bits: u8) -> Vec<String> {
         (warning.memory_backup(), "memory_backup_failed"),
         (warning.persistent_memory(), "persistent_memory_unreliable"),
     ];
-    let unnamed = (named.len()..8).filter(|bit| bits & (1 << bit) != 0).map(|bit| format!("bit {bit}"));
-    named.into_iter().filter(|(set, _)| *set).map(|(_, name)| name.to_owned()).chain(unnamed).collect()
+    let unnamed = (named.len()..8)
+        .filter(|bit| bits & (1 << bit) != 0)
+        .map(|bit| format!("bit {bit}"));
+    named
+        .into_iter()
+        .filter(|(set, _)| *set)
+        .map(|(_, name)| name.to_owned())
+        .chain(unnamed)
+        .collect()
 }
 
 #[cfg(test)]
@@ -67,7 +74,10 @@ mod tests {
         log[1..3].copy_from_slice(&310u16.to_le_bytes());
         log[32..48].fill(0xFF);
         let shown = health(7, &log).unwrap();
-        assert_eq!((shown.temperature_kelvin, shown.temperature_celsius), (Some(310), Some(37)));
+        assert_eq!(
+            (shown.temperature_kelvin, shown.temperature_celsius),
+            (Some(310), Some(37))
+        );
         assert_eq!(shown.bytes_read, u128::MAX);
         assert_eq!(health(7, &log[..511]), None);
     }

@@ -25,7 +25,7 @@ pub(crate) struct QueueRecorder {
 impl QueueRecorder {
     /// A recorder for a queue that can have `limit` commands out, on a controller with `namespaces` namespaces.
     pub(crate) fn new(namespaces: usize, limit: usize) -> Self {
-        let stats = Arc::new(QueueStats::new(namespaces));
+        let stats = Arc::new(QueueStats::new(namespaces, limit));
         Self {
             stats,
             inflight: 0,
@@ -100,7 +100,8 @@ impl QueueRecorder {
         add(&live.sum_ns, device_ns);
         let min_plus_1_ns = live.min_plus_1_ns.load(Ordering::Relaxed);
         if min_plus_1_ns == 0 || device_ns < min_plus_1_ns - 1 {
-            live.min_plus_1_ns.store(device_ns.saturating_add(1), Ordering::Relaxed);
+            live.min_plus_1_ns
+                .store(device_ns.saturating_add(1), Ordering::Relaxed);
         }
         if device_ns > live.max_ns.load(Ordering::Relaxed) {
             live.max_ns.store(device_ns, Ordering::Relaxed);
@@ -156,6 +157,7 @@ impl QueueRecorder {
         self.advance(now_ns);
         add(&self.stats.live.completed, self.inflight.saturating_sub(out));
         self.inflight = out;
+        self.show();
     }
 
     /// A pass over the completion queue that took `entries` entries and wrote the doorbell.
@@ -165,7 +167,6 @@ impl QueueRecorder {
         add(&live.polls, 1);
         add(&live.cq_doorbells, 1);
         add(&self.stats.wakeup_hist[index_of(entries)], 1);
-        self.show();
     }
 
     /// A look at the completion queue that found nothing.
@@ -173,6 +174,7 @@ impl QueueRecorder {
     pub(crate) fn poll_empty(&self) {
         add(&self.stats.live.polls, 1);
         add(&self.stats.live.polls_empty, 1);
+        self.show();
     }
 
     /// `fired` interrupts came, and there was or was not anything to reap.
@@ -223,7 +225,7 @@ impl QueueRecorder {
         }
     }
 
-    /// Requests that wait for a slot. Shows with the next doorbell or pass.
+    /// Requests that wait for a slot or to be taken. Shows with the next doorbell or pass.
     #[inline]
     pub(crate) fn host_queued(&mut self, requests: u64) {
         self.host_queued = requests;
@@ -235,9 +237,11 @@ impl QueueRecorder {
     fn show(&self) {
         let live = &self.stats.live;
         live.host_queued.store(self.host_queued, Ordering::Relaxed);
-        live.host_queued_max.store(self.host_queued_max, Ordering::Relaxed);
+        live.host_queued_max
+            .store(self.host_queued_max, Ordering::Relaxed);
         live.bytes_copied.store(self.bytes_copied, Ordering::Relaxed);
-        live.bytes_zero_copy.store(self.bytes_zero_copy, Ordering::Relaxed);
+        live.bytes_zero_copy
+            .store(self.bytes_zero_copy, Ordering::Relaxed);
     }
 
     /// Brings the sums over time up to `now_ns`.

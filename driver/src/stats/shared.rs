@@ -176,6 +176,16 @@ pub struct QueueSnapshot {
     pub completions_per_wakeup: Vec<u64>,
 }
 
+impl QueueSnapshot {
+    fn without_histograms(mut self) -> Self {
+        self.completions_per_wakeup = Vec::new();
+        for op in &mut self.ops {
+            (op.latency_device, op.latency_host) = (Vec::new(), Vec::new());
+        }
+        self
+    }
+}
+
 /// A queue's statistics, shared between its worker and whoever reads them.
 pub struct QueueStats {
     sequence: AtomicU64,
@@ -189,6 +199,8 @@ pub struct QueueStats {
     pub(super) wakeup_hist: Box<[AtomicU64]>,
     copies: Copies,
     reported: Reported,
+    /// Commands that can be out at once.
+    limit: u64,
 }
 
 /// Where the writer leaves a copy for readers that asked.
@@ -213,17 +225,21 @@ struct Reported {
 
 /// Zeroes straight from the allocator: pages that nothing is counted in are never touched.
 fn zeroed(count: usize) -> Box<[AtomicU64]> {
-    <[AtomicU64]>::new_box_zeroed_with_elems(count).unwrap_or_else(|_| (0..count).map(|_| AtomicU64::new(0)).collect())
+    <[AtomicU64]>::new_box_zeroed_with_elems(count)
+        .unwrap_or_else(|_| (0..count).map(|_| AtomicU64::new(0)).collect())
 }
 
 #[inline]
 pub(super) fn add(cell: &AtomicU64, amount: u64) {
     // One writer: a load and a store, not a read-modify-write.
-    cell.store(cell.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+    cell.store(
+        cell.load(Ordering::Relaxed).wrapping_add(amount),
+        Ordering::Relaxed,
+    );
 }
 
 impl QueueStats {
-    pub(super) fn new(namespaces: usize) -> Self {
+    pub(super) fn new(namespaces: usize, limit: usize) -> Self {
         Self {
             sequence: AtomicU64::new(0),
             live: Live::default(),
@@ -235,13 +251,17 @@ impl QueueStats {
             wakeup_hist: zeroed(HIST_CELLS),
             copies: Copies::default(),
             reported: Reported::default(),
+            limit: limit as u64,
         }
     }
 
     /// The writer announces that counters are about to change.
     #[inline]
     pub(super) fn begin(&self) {
-        self.sequence.store(self.sequence.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        self.sequence.store(
+            self.sequence.load(Ordering::Relaxed).wrapping_add(1),
+            Ordering::Relaxed,
+        );
         // The odd number is seen before any of the changes.
         fence(Ordering::Release);
     }
@@ -249,7 +269,10 @@ impl QueueStats {
     /// The writer has changed what it had to.
     #[inline]
     pub(super) fn end(&self) {
-        self.sequence.store(self.sequence.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+        self.sequence.store(
+            self.sequence.load(Ordering::Relaxed).wrapping_add(1),
+            Ordering::Release,
+        );
     }
 
     /// Between two changes: leaves a copy if somebody has asked for one. A relaxed load when nobody has.
@@ -262,12 +285,20 @@ impl QueueStats {
 
     #[cold]
     fn leave_copy(&self) {
+        // A reader holds this lock only to clone an `Arc`; should it be held up with it, the next turn will do.
+        let Ok(mut latest) = self.copies.latest.try_lock() else {
+            return;
+        };
         self.copies.asked.store(false, Ordering::Relaxed);
         let histograms = self.copies.with_histograms.swap(false, Ordering::Relaxed);
-        let copy = Arc::new(QueueSnapshot { consistent: true, ..self.copy(histograms) });
-        // A reader holds this lock only to clone or take an `Arc`.
-        *self.copies.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(copy);
+        let copy = Arc::new(QueueSnapshot {
+            consistent: true,
+            ..self.copy(histograms)
+        });
+        let before = latest.replace(copy);
+        drop(latest);
         self.copies.made.fetch_add(1, Ordering::Release);
+        drop(before);
     }
 
     /// Whether somebody waits for the writer to leave a copy.
@@ -321,7 +352,12 @@ impl QueueStats {
         let statuses = self
             .statuses
             .iter()
-            .filter_map(|status| Some((load(&status.code_plus_1).checked_sub(1)? as u16, load(&status.count))))
+            .filter_map(|status| {
+                Some((
+                    load(&status.code_plus_1).checked_sub(1)? as u16,
+                    load(&status.count),
+                ))
+            })
             .collect();
         QueueSnapshot {
             consistent: false,
@@ -343,21 +379,35 @@ impl QueueStats {
     /// extended to `now_ns`.
     pub fn snapshot(&self, now_ns: u64, histograms: bool) -> QueueSnapshot {
         let mut snapshot = self.take(histograms);
+        self.extend(&mut snapshot, now_ns);
+        snapshot
+    }
+
+    /// Extends the sums over time to `now_ns`, which was read after the copy.
+    pub(crate) fn extend(&self, snapshot: &mut QueueSnapshot, now_ns: u64) {
         let counters = &mut snapshot.counters;
         let inflight = counters.submitted.saturating_sub(counters.completed);
         let since_ns = now_ns.saturating_sub(counters.changed_ns);
+        if !snapshot.consistent {
+            return;
+        }
         if inflight > 0 {
-            counters.qd_time_integral_ns += inflight * since_ns;
+            counters.qd_time_integral_ns = counters
+                .qd_time_integral_ns
+                .wrapping_add(inflight.wrapping_mul(since_ns));
             counters.active_ns += since_ns;
+            if inflight >= self.limit {
+                counters.full_ns += since_ns;
+            }
         }
         let up = |cell: &AtomicU64, value: u64| cell.fetch_max(value, Ordering::Relaxed).max(value);
         counters.qd_time_integral_ns = up(&self.reported.qd_time_integral_ns, counters.qd_time_integral_ns);
         counters.active_ns = up(&self.reported.active_ns, counters.active_ns);
         counters.full_ns = up(&self.reported.full_ns, counters.full_ns);
-        snapshot
     }
 
-    fn take(&self, histograms: bool) -> QueueSnapshot {
+    /// A copy as it is, without the time since the last change.
+    pub(crate) fn take(&self, histograms: bool) -> QueueSnapshot {
         for retries in 0..DIRECT_TRIES {
             if let Some(snapshot) = self.copy_between_changes(histograms) {
                 return QueueSnapshot { retries, ..snapshot };
@@ -378,21 +428,40 @@ impl QueueStats {
             }
             std::thread::yield_now();
             if self.copies.made.load(Ordering::Acquire) >= made + 2 {
-                let latest = self.copies.latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let latest = self
+                    .copies
+                    .latest
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone();
                 if let Some(latest) = latest
                     && (!histograms || !latest.completions_per_wakeup.is_empty())
                 {
-                    return QueueSnapshot { retries: DIRECT_TRIES + tries, ..(*latest).clone() };
+                    let copy = QueueSnapshot {
+                        retries: DIRECT_TRIES + tries,
+                        ..(*latest).clone()
+                    };
+                    return if histograms {
+                        copy
+                    } else {
+                        copy.without_histograms()
+                    };
                 }
             }
             // The load may have stopped meanwhile.
             if tries % 16 == 15
                 && let Some(snapshot) = self.copy_between_changes(histograms)
             {
-                return QueueSnapshot { retries: DIRECT_TRIES + tries, ..snapshot };
+                return QueueSnapshot {
+                    retries: DIRECT_TRIES + tries,
+                    ..snapshot
+                };
             }
         }
-        QueueSnapshot { retries: DIRECT_TRIES + ASKED_TRIES, ..self.copy(histograms) }
+        QueueSnapshot {
+            retries: DIRECT_TRIES + ASKED_TRIES,
+            ..self.copy(histograms)
+        }
     }
 
     fn copy_between_changes(&self, histograms: bool) -> Option<QueueSnapshot> {
@@ -403,6 +472,9 @@ impl QueueStats {
         let copy = self.copy(histograms);
         // All of the copy's loads come before the second look.
         fence(Ordering::Acquire);
-        (self.sequence.load(Ordering::Relaxed) == before).then_some(QueueSnapshot { consistent: true, ..copy })
+        (self.sequence.load(Ordering::Relaxed) == before).then_some(QueueSnapshot {
+            consistent: true,
+            ..copy
+        })
     }
 }

@@ -6,7 +6,14 @@ use stats_proto::hist::{BUCKETS, MAX_VALUE, index_of};
 use super::*;
 
 fn read(recorder: &mut QueueRecorder, device_ns: u64) {
-    recorder.completed(OpClass::Read, Some(0), 4096, device_ns, device_ns / 2, Status::SUCCESS);
+    recorder.completed(
+        OpClass::Read,
+        Some(0),
+        4096,
+        device_ns,
+        device_ns / 2,
+        Status::SUCCESS,
+    );
 }
 
 #[test]
@@ -18,20 +25,34 @@ fn what_was_recorded_is_what_is_read() {
     recorder.begin();
     read(&mut recorder, 100);
     read(&mut recorder, 70_000);
-    recorder.completed(OpClass::Write, Some(0), 512, MAX_VALUE + 5, 1, Status::WRITE_FAULT);
+    recorder.completed(
+        OpClass::Write,
+        Some(0),
+        512,
+        MAX_VALUE + 5,
+        1,
+        Status::WRITE_FAULT,
+    );
     recorder.out_is(3_000, 0);
     recorder.pass(3);
     recorder.end();
     let snapshot = recorder.stats().snapshot(9_000, true);
     assert!(snapshot.consistent);
     let read = &snapshot.ops[OpClass::Read as usize];
-    assert_eq!((read.count, read.bytes, read.errors, read.sum_ns), (2, 8192, 0, 70_100));
+    assert_eq!(
+        (read.count, read.bytes, read.errors, read.sum_ns),
+        (2, 8192, 0, 70_100)
+    );
     assert_eq!((read.min_ns, read.max_ns), (Some(100), Some(70_000)));
     assert_eq!(read.latency_device[index_of(70_000)], 1);
     assert_eq!(read.latency_host[index_of(35_000)], 1);
     let write = &snapshot.ops[OpClass::Write as usize];
     assert_eq!((write.count, write.bytes, write.errors), (1, 0, 1));
-    assert_eq!((write.latency_device[BUCKETS - 1], write.latency_device[BUCKETS]), (1, 1), "beyond the last bucket");
+    assert_eq!(
+        (write.latency_device[BUCKETS - 1], write.latency_device[BUCKETS]),
+        (1, 1),
+        "beyond the last bucket"
+    );
     assert!(snapshot.ops[OpClass::Flush as usize].latency_device.is_empty());
     assert_eq!(snapshot.statuses, [(Status::WRITE_FAULT.code(), 1)]);
     assert_eq!(snapshot.counters.qd_time_integral_ns, 6_000);
@@ -49,13 +70,19 @@ fn sums_over_time_grow_while_commands_hang_and_never_go_down() {
     recorder.end();
     let stats = recorder.stats();
     let at = |now_ns| stats.snapshot(now_ns, false).counters;
-    assert_eq!((at(2_000).qd_time_integral_ns, at(2_000).active_ns), (2_000, 1_000));
+    assert_eq!(
+        (at(2_000).qd_time_integral_ns, at(2_000).active_ns),
+        (2_000, 1_000)
+    );
     assert_eq!(at(5_000).qd_time_integral_ns, 8_000);
     // The completion's time was taken before that reading.
     recorder.begin();
     recorder.out_is(4_000, 0);
     recorder.end();
-    assert_eq!((at(6_000).qd_time_integral_ns, at(6_000).active_ns), (8_000, 4_000));
+    assert_eq!(
+        (at(6_000).qd_time_integral_ns, at(6_000).active_ns),
+        (8_000, 4_000)
+    );
 }
 
 #[test]
@@ -68,7 +95,10 @@ fn more_statuses_than_fit_are_counted_together() {
     recorder.end();
     let snapshot = recorder.stats().snapshot(0, false);
     let counted: u64 = snapshot.statuses.iter().map(|(_, count)| count).sum();
-    assert_eq!((counted + snapshot.other_statuses, snapshot.statuses.len()), (60, 48));
+    assert_eq!(
+        (counted + snapshot.other_statuses, snapshot.statuses.len()),
+        (60, 48)
+    );
 }
 
 #[test]

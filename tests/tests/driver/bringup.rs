@@ -16,14 +16,24 @@ fn device(spec: &str) -> nvme_emulator::Config {
 }
 
 fn open(spec: &str, prepare: impl FnOnce(&Emulator)) -> Result<Rig, Error> {
-    Rig::with_device(device(spec), &Config { num_queues: 4, ..Config::default() }, prepare)
+    Rig::with_device(
+        device(spec),
+        &Config {
+            num_queues: 4,
+            ..Config::default()
+        },
+        prepare,
+    )
 }
 
 fn refused(prepare: impl FnOnce(&Emulator)) -> Error {
     match open("size=1MiB", prepare) {
         Ok(_) => panic!("the driver came up"),
         Err(error) => {
-            assert!(error.to_string().len() > 30, "an error says what, why and what to do: {error}");
+            assert!(
+                error.to_string().len() > 30,
+                "an error says what, why and what to do: {error}"
+            );
             error
         }
     }
@@ -31,7 +41,13 @@ fn refused(prepare: impl FnOnce(&Emulator)) -> Error {
 
 /// Puts bytes into what Identify says.
 fn identify_says(cns: u8, offset_bytes: u64, bytes: &[u8]) -> Fault {
-    Fault::on_identify(cns, Action::Corrupt { offset_bytes, bytes: bytes.to_vec() })
+    Fault::on_identify(
+        cns,
+        Action::Corrupt {
+            offset_bytes,
+            bytes: bytes.to_vec(),
+        },
+    )
 }
 
 /// It is up, and reads and writes.
@@ -71,15 +87,22 @@ fn a_healthy_controller_comes_up_twice() {
 fn a_controller_that_never_gets_ready() {
     let mut config = device("size=1MiB");
     config.ready = Ready::Never;
-    let error = Rig::with_device(config, &Config::default(), |_| ()).err().unwrap();
-    assert!(matches!(error, Error::NotReady { wanted: "ready", .. }), "{error}");
+    let error = Rig::with_device(config, &Config::default(), |_| ())
+        .err()
+        .unwrap();
+    assert!(
+        matches!(error, Error::NotReady { wanted: "ready", .. }),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_controller_that_fails_when_it_is_enabled() {
     let mut config = device("size=1MiB");
     config.ready = Ready::CfsOnEnable;
-    let error = Rig::with_device(config, &Config::default(), |_| ()).err().unwrap();
+    let error = Rig::with_device(config, &Config::default(), |_| ())
+        .err()
+        .unwrap();
     assert!(matches!(error, Error::Fatal { .. }), "{error}");
 }
 
@@ -90,7 +113,11 @@ fn a_controller_that_is_not_there() {
 
 #[test]
 fn a_controller_that_vanishes_or_fails_on_the_way() {
-    for opcode in [AdminOpcode::IDENTIFY, AdminOpcode::SET_FEATURES, AdminOpcode::CREATE_IO_SQ] {
+    for opcode in [
+        AdminOpcode::IDENTIFY,
+        AdminOpcode::SET_FEATURES,
+        AdminOpcode::CREATE_IO_SQ,
+    ] {
         let error = refused(|device| {
             device.faults().add(Fault::on_admin(opcode, Action::Vanish));
         });
@@ -112,18 +139,30 @@ fn an_admin_command_that_is_not_answered() {
         let error = refused(|device| {
             device.faults().add(Fault::on_admin(opcode, Action::Drop));
         });
-        assert!(matches!(error, Error::AdminTimeout { command, .. } if command == name), "{error}");
+        assert!(
+            matches!(error, Error::AdminTimeout { command, .. } if command == name),
+            "{error}"
+        );
     }
 }
 
 #[test]
 fn an_admin_command_that_is_refused() {
-    for opcode in [AdminOpcode::IDENTIFY, AdminOpcode::SET_FEATURES, AdminOpcode::CREATE_IO_CQ, AdminOpcode::CREATE_IO_SQ]
-    {
+    for opcode in [
+        AdminOpcode::IDENTIFY,
+        AdminOpcode::SET_FEATURES,
+        AdminOpcode::CREATE_IO_CQ,
+        AdminOpcode::CREATE_IO_SQ,
+    ] {
         let error = refused(|device| {
-            device.faults().add(Fault::on_admin(opcode, Action::Fail(Status::INTERNAL_ERROR)));
+            device
+                .faults()
+                .add(Fault::on_admin(opcode, Action::Fail(Status::INTERNAL_ERROR)));
         });
-        assert!(matches!(error, Error::Admin { status, .. } if status.is(Status::INTERNAL_ERROR)), "{error}");
+        assert!(
+            matches!(error, Error::Admin { status, .. } if status.is(Status::INTERNAL_ERROR)),
+            "{error}"
+        );
     }
 }
 
@@ -151,8 +190,13 @@ fn queues_of_two_entries_work_and_of_one_are_refused() {
     works(&rig);
     let mut config = device("size=1MiB");
     config.depth_entries = 1;
-    let error = Rig::with_device(config, &Config::default(), |_| ()).err().unwrap();
-    assert!(matches!(&error, Error::Unsupported { what } if what.contains("CAP.MQES")), "{error}");
+    let error = Rig::with_device(config, &Config::default(), |_| ())
+        .err()
+        .unwrap();
+    assert!(
+        matches!(&error, Error::Unsupported { what } if what.contains("CAP.MQES")),
+        "{error}"
+    );
 }
 
 #[test]
@@ -172,7 +216,10 @@ fn a_controller_with_other_entry_sizes_or_of_another_kind_is_refused() {
         let error = refused(|device| {
             device.faults().add(identify_says(1, offset, bytes));
         });
-        assert!(matches!(&error, Error::Unsupported { what } if what.contains(word)), "{error}");
+        assert!(
+            matches!(&error, Error::Unsupported { what } if what.contains(word)),
+            "{error}"
+        );
     }
 }
 
@@ -190,11 +237,16 @@ fn an_absurd_transfer_limit_does_no_harm() {
 #[test]
 fn text_that_is_no_text_is_shown_without_harm() {
     let rig = open("size=1MiB", |device| {
-        device.faults().add(identify_says(1, 4, &[0xFF, 0x1B, b'[', 0, 7, b'\n', b'x']));
+        device
+            .faults()
+            .add(identify_says(1, 4, &[0xFF, 0x1B, b'[', 0, 7, b'\n', b'x']));
     })
     .unwrap();
     let serial = &rig.driver.identity().serial;
-    assert!(serial.chars().all(|c| c == ' ' || c.is_ascii_graphic()), "{serial:?}");
+    assert!(
+        serial.chars().all(|c| c == ' ' || c.is_ascii_graphic()),
+        "{serial:?}"
+    );
 }
 
 #[test]
@@ -224,7 +276,9 @@ fn an_absurd_namespace_is_there_and_says_so() {
 fn a_namespace_list_that_does_not_end_or_does_not_ascend() {
     // All ones as a page: one number that is not above the last ends the list.
     let rig = open("size=1MiB", |device| {
-        device.faults().add(identify_says(2, 0, &[0x01, 0, 0, 0].repeat(1024)));
+        device
+            .faults()
+            .add(identify_says(2, 0, &[0x01, 0, 0, 0].repeat(1024)));
     })
     .unwrap();
     assert_eq!(rig.driver.namespaces().len(), 1);
@@ -234,16 +288,30 @@ fn a_namespace_list_that_does_not_end_or_does_not_ascend() {
         device.faults().add(identify_says(2, 0, &ascending));
     })
     .unwrap();
-    assert!(rig.driver.namespaces().iter().filter(|namespace| namespace.is_usable()).count() == 1);
+    assert!(
+        rig.driver
+            .namespaces()
+            .iter()
+            .filter(|namespace| namespace.is_usable())
+            .count()
+            == 1
+    );
 }
 
 #[test]
 fn a_controller_without_the_list_of_namespaces_is_looked_through() {
     let rig = open("size=1MiB,namespaces=3", |device| {
-        device.faults().add(Fault::on_identify(2, Action::Fail(Status::INVALID_FIELD)));
+        device
+            .faults()
+            .add(Fault::on_identify(2, Action::Fail(Status::INVALID_FIELD)));
     })
     .unwrap();
-    let nsids: Vec<u32> = rig.driver.namespaces().iter().map(|namespace| namespace.nsid).collect();
+    let nsids: Vec<u32> = rig
+        .driver
+        .namespaces()
+        .iter()
+        .map(|namespace| namespace.nsid)
+        .collect();
     assert_eq!(nsids, [1, 2, 3]);
     works(&rig);
 }
@@ -252,7 +320,10 @@ fn a_controller_without_the_list_of_namespaces_is_looked_through() {
 fn more_queues_granted_than_asked_are_not_taken() {
     let rig = open("size=1MiB,queues=64", |device| {
         // The answer to Set Features is not data; a controller that grants all that can be is one that says nothing.
-        device.faults().add(Fault::on_set_features(FeatureId::NUMBER_OF_QUEUES.0, Action::Fail(Status::SUCCESS)));
+        device.faults().add(Fault::on_set_features(
+            FeatureId::NUMBER_OF_QUEUES.0,
+            Action::Fail(Status::SUCCESS),
+        ));
     })
     .unwrap();
     assert!(rig.driver.queues() >= 1 && rig.driver.queues() <= 4);

@@ -19,13 +19,25 @@ fn send(driver: &Driver, answers: &Answers, requests: u64) {
             arrived_ns: 0,
             context: Answers::remote(&sink, tag),
         };
-        driver.submit(Hint { cpu: None, client: tag }, request);
+        driver.submit(
+            Hint {
+                cpu: Some(tag as u32),
+                client: tag,
+            },
+            request,
+        );
     }
 }
 
 /// With commands out that never come back, the controller fails; each request is answered as lost.
 fn all_are_answered_when(fail: impl FnOnce(&Emulator)) {
-    let rig = Rig::new("size=1MiB,latency=600s,channels=0", &Config { num_queues: 2, ..Config::default() });
+    let rig = Rig::new(
+        "size=1MiB,latency=600s,channels=0",
+        &Config {
+            num_queues: 2,
+            ..Config::default()
+        },
+    );
     let answers = Answers::default();
     send(&rig.driver, &answers, 100);
     fail(&rig.device);
@@ -38,7 +50,11 @@ fn all_are_answered_when(fail: impl FnOnce(&Emulator)) {
         assert_eq!(answers.next().1.result, Err(IoError::Lost));
     }
     let identify = command::identify(Cns::CONTROLLER, 0, 0);
-    let answer = admin(&rig.driver, identify, nvme_driver::admin::AdminData::FromDevice(4096));
+    let answer = admin(
+        &rig.driver,
+        identify,
+        nvme_driver::admin::AdminData::FromDevice(4096),
+    );
     assert_eq!(answer, Err(IoError::Lost));
     let stats = rig.driver.stats(true);
     assert_eq!(stats.controller.state, "failed");
@@ -72,7 +88,11 @@ fn after_shutdown_everything_is_refused() {
     send(&rig.driver, &answers, 1);
     assert_eq!(answers.next().1.result, Err(IoError::Stopped));
     let identify = command::identify(Cns::CONTROLLER, 0, 0);
-    let answer = admin(&rig.driver, identify, nvme_driver::admin::AdminData::FromDevice(4096));
+    let answer = admin(
+        &rig.driver,
+        identify,
+        nvme_driver::admin::AdminData::FromDevice(4096),
+    );
     assert_eq!(answer, Err(IoError::Stopped));
     assert_eq!(rig.driver.stats(true).controller.state, "down");
 }

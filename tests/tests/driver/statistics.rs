@@ -31,7 +31,11 @@ struct Done {
 
 impl Loop {
     fn send(&mut self, buffer: Buffer, port: &mut LoadPort<'_>) {
-        let op = if self.rng.u8(0..10) < 7 { Op::Read } else { Op::Write { fua: false } };
+        let op = if self.rng.u8(0..10) < 7 {
+            Op::Read
+        } else {
+            Op::Write { fua: false }
+        };
         let request = Request {
             op,
             nsid: 1,
@@ -60,7 +64,11 @@ impl Load for Loop {
     fn finished(&mut self, done: Finished<u64>, port: &mut LoadPort<'_>) {
         assert_eq!(done.result, Ok(()));
         assert!(done.arrived_ns <= done.doorbell_ns && done.doorbell_ns <= done.completed_ns);
-        let count = if done.op == Op::Read { &self.done.reads } else { &self.done.writes };
+        let count = if done.op == Op::Read {
+            &self.done.reads
+        } else {
+            &self.done.writes
+        };
         count.fetch_add(1, Ordering::Relaxed);
         if !self.stop.load(Ordering::Relaxed) {
             self.send(done.buffer, port);
@@ -105,7 +113,10 @@ fn read_statistics(driver: &Driver, schema: &jsonschema::Validator, stop: &Atomi
         let text = serde_json::to_string(&document).unwrap();
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         if let Err(error) = schema.validate(&value) {
-            panic!("a document does not fit the schema: {error} at {}", error.instance_path());
+            panic!(
+                "a document does not fit the schema: {error} at {}",
+                error.instance_path()
+            );
         }
         documents += 1;
         consistent += u64::from(document.snapshot.consistent);
@@ -134,13 +145,34 @@ fn read_statistics(driver: &Driver, schema: &jsonschema::Validator, stop: &Atomi
 
 #[test]
 fn ten_readers_under_full_load_see_only_what_fits_together() {
-    let rig = Rig::new("size=4MiB,lba=4096", &Config { num_queues: 2, ..Config::default() });
+    let rig = Rig::new(
+        "size=4MiB,lba=4096",
+        &Config {
+            num_queues: 2,
+            ..Config::default()
+        },
+    );
     let stop = Arc::new(AtomicBool::new(false));
     let done = Arc::new(Done::default());
     for queue in 0..2 {
-        let waiting = (0..32).map(|_| Buffer::Dma(rig.driver.allocate(4096).unwrap())).collect();
-        let (stop, done, rng) = (Arc::clone(&stop), Arc::clone(&done), fastrand::Rng::with_seed(queue as u64));
-        rig.driver.attach(queue, Box::new(Loop { stop, done, waiting, rng, blocks: 1024 }));
+        let waiting = (0..32)
+            .map(|_| Buffer::Dma(rig.driver.allocate(4096).unwrap()))
+            .collect();
+        let (stop, done, rng) = (
+            Arc::clone(&stop),
+            Arc::clone(&done),
+            fastrand::Rng::with_seed(queue as u64),
+        );
+        rig.driver.attach(
+            queue,
+            Box::new(Loop {
+                stop,
+                done,
+                waiting,
+                rng,
+                blocks: 1024,
+            }),
+        );
     }
     let schema: serde_json::Value = serde_json::from_str(stats_proto::schema::STATS).unwrap();
     let schema = jsonschema::validator_for(&schema).unwrap();
@@ -166,22 +198,43 @@ fn ten_readers_under_full_load_see_only_what_fits_together() {
     }
     let (documents, consistent) = *seen.lock().unwrap();
     assert!(documents >= READERS as u64);
-    assert!(consistent * 10 >= documents * 9, "{consistent} of {documents} documents were consistent");
+    assert!(
+        consistent * 10 >= documents * 9,
+        "{consistent} of {documents} documents were consistent"
+    );
 
     // What the queues counted equals what the clients did, exactly, and what the device did.
-    let (reads, writes) = (done.reads.load(Ordering::Relaxed), done.writes.load(Ordering::Relaxed));
+    let (reads, writes) = (
+        done.reads.load(Ordering::Relaxed),
+        done.writes.load(Ordering::Relaxed),
+    );
     let document = rig.driver.stats(true);
     let sum = |op: &str, of: fn(&stats_proto::stats::OpStats) -> u64| -> u64 {
         let queues = document.queues.iter().filter_map(|queue| queue.counters.as_ref());
         queues.filter_map(|counters| counters.ops.get(op)).map(of).sum()
     };
-    assert_eq!((sum("read", |op| op.count), sum("write", |op| op.count)), (reads, writes));
-    assert_eq!((sum("read", |op| op.bytes), sum("write", |op| op.bytes)), (reads * 4096, writes * 4096));
+    assert_eq!(
+        (sum("read", |op| op.count), sum("write", |op| op.count)),
+        (reads, writes)
+    );
+    assert_eq!(
+        (sum("read", |op| op.bytes), sum("write", |op| op.bytes)),
+        (reads * 4096, writes * 4096)
+    );
     let namespace = document.namespaces[0].ops.as_ref().unwrap();
-    assert_eq!((namespace["read"].count, namespace["write"].bytes), (reads, writes * 4096));
+    assert_eq!(
+        (namespace["read"].count, namespace["write"].bytes),
+        (reads, writes * 4096)
+    );
     let device = rig.device.counters();
     let opcode = |opcode| device.io_opcode(opcode).completed;
-    assert_eq!((opcode(nvme_spec::NvmOpcode::READ), opcode(nvme_spec::NvmOpcode::WRITE)), (reads, writes));
+    assert_eq!(
+        (
+            opcode(nvme_spec::NvmOpcode::READ),
+            opcode(nvme_spec::NvmOpcode::WRITE)
+        ),
+        (reads, writes)
+    );
     for queue in document.queues.iter().filter(|queue| queue.qid > 0) {
         let (counters, device) = (queue.counters.as_ref().unwrap(), device.queue(queue.qid));
         assert_eq!(counters.sq_doorbells, device.sq_doorbells, "queue {}", queue.qid);
@@ -201,14 +254,28 @@ impl Answer for Blackhole {
 
 #[test]
 fn a_hung_device_shows_at_once() {
-    let rig = Rig::new("size=1MiB,latency=600s", &Config { num_queues: 1, ..Config::default() });
+    let rig = Rig::new(
+        "size=1MiB,latency=600s",
+        &Config {
+            num_queues: 1,
+            ..Config::default()
+        },
+    );
     let sink: Arc<dyn Answer> = Arc::new(Blackhole);
     for slba in 0..5 {
         let buffer = Buffer::heap(vec![0; 4096]);
         let context = Answers::remote(&sink, slba);
         rig.driver.submit(
             Hint::default(),
-            Request { op: Op::Read, nsid: 1, slba, blocks: 1, buffer, arrived_ns: rig.driver.clock().now_ns(), context },
+            Request {
+                op: Op::Read,
+                nsid: 1,
+                slba,
+                blocks: 1,
+                buffer,
+                arrived_ns: rig.driver.clock().now_ns(),
+                context,
+            },
         );
     }
     let queue = |document: &StatsDocument| document.queues[1].counters.clone().unwrap();

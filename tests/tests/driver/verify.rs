@@ -1,7 +1,7 @@
 //! Data: a seeded workload against a model of the disk.
 
-use nvme_driver::driver::Hint;
 use nvme_driver::config::{PollingMode, SchedulerKind};
+use nvme_driver::driver::Hint;
 use nvme_driver::{Buffer, Config, Driver, IoError, Op, Request};
 use nvme_spec::Status;
 use nvme_tests::{Answers, Rig};
@@ -44,7 +44,10 @@ fn buffer(driver: &Driver, rng: &mut fastrand::Rng, len: usize) -> Buffer {
         // Any place, also one that is no multiple of 4.
         _ => {
             let offset = rng.usize(0..5000);
-            Buffer::Heap { bytes: vec![0; offset + len], offset }
+            Buffer::Heap {
+                bytes: vec![0; offset + len],
+                offset,
+            }
         }
     }
 }
@@ -54,7 +57,10 @@ fn verify(run: &Run) {
     let driver = &rig.driver;
     let namespaces = driver.namespaces();
     let mut rng = fastrand::Rng::with_seed(run.seed);
-    let mut disks: Vec<Vec<u8>> = namespaces.iter().map(|namespace| vec![0; namespace.size_bytes() as usize]).collect();
+    let mut disks: Vec<Vec<u8>> = namespaces
+        .iter()
+        .map(|namespace| vec![0; namespace.size_bytes() as usize])
+        .collect();
     let answers = Answers::default();
     let sink = answers.sink();
     let mut out: Vec<Option<Out>> = Vec::new();
@@ -72,20 +78,28 @@ fn verify(run: &Run) {
                 0..40 => Op::Read,
                 40..75 => Op::Write { fua: rng.bool() },
                 75..80 => Op::Flush,
-                80..85 => Op::WriteZeroes { deallocate: rng.bool() },
+                80..85 => Op::WriteZeroes {
+                    deallocate: rng.bool(),
+                },
                 85..88 => Op::Deallocate,
                 88..96 => Op::Compare,
                 _ => Op::Verify,
             };
             // What is on the disk while two requests change the same blocks is nobody's promise.
-            let clash = out.iter().flatten().any(|other| {
-                (changes(op) || changes(other.op)) && overlaps(other, nsid, slba, blocks)
-            });
+            let clash = out
+                .iter()
+                .flatten()
+                .any(|other| (changes(op) || changes(other.op)) && overlaps(other, nsid, slba, blocks));
             if !clash || outstanding == 0 {
-                let bytes = (slba << namespace.lba_shift) as usize..((slba + blocks) << namespace.lba_shift) as usize;
+                let bytes =
+                    (slba << namespace.lba_shift) as usize..((slba + blocks) << namespace.lba_shift) as usize;
                 let disk = &mut disks[nsid][bytes];
                 let mut differs = false;
-                let mut data = if op.has_data() { buffer(driver, &mut rng, disk.len()) } else { Buffer::None };
+                let mut data = if op.has_data() {
+                    buffer(driver, &mut rng, disk.len())
+                } else {
+                    Buffer::None
+                };
                 match op {
                     Op::Write { .. } => {
                         rng.fill(data.as_mut_slice());
@@ -110,7 +124,13 @@ fn verify(run: &Run) {
                     out.push(None);
                 }
                 let blocks = if op == Op::Flush { 0 } else { blocks };
-                out[tag] = Some(Out { op, slba, blocks, nsid, differs });
+                out[tag] = Some(Out {
+                    op,
+                    slba,
+                    blocks,
+                    nsid,
+                    differs,
+                });
                 let request = Request {
                     op,
                     nsid: namespace.nsid,
@@ -120,39 +140,72 @@ fn verify(run: &Run) {
                     arrived_ns: driver.clock().now_ns(),
                     context: Answers::remote(&sink, tag as u64),
                 };
-                driver.submit(Hint { cpu: None, client: rng.u64(..) }, request);
+                driver.submit(
+                    Hint {
+                        cpu: Some(rng.u32(..)),
+                        client: rng.u64(..),
+                    },
+                    request,
+                );
                 sent += 1;
                 continue;
             }
         }
         let (tag, finished) = answers.next();
-        let Out { op, slba, blocks, nsid, differs } = out[tag as usize].take().expect("answered once");
+        let Out {
+            op,
+            slba,
+            blocks,
+            nsid,
+            differs,
+        } = out[tag as usize].take().expect("answered once");
         done += 1;
         if finished.result == Err(IoError::Busy) {
             refused += 1;
             continue;
         }
-        let wanted = if differs { Err(Status::COMPARE_FAILURE.code()) } else { Ok(()) };
+        let wanted = if differs {
+            Err(Status::COMPARE_FAILURE.code())
+        } else {
+            Ok(())
+        };
         let got = finished.result.map_err(|error| match error {
             IoError::Status(status) => status.code(),
             other => panic!("{op:?} of {blocks} blocks at {slba}: {other}"),
         });
-        assert_eq!(got, wanted, "{op:?} of {blocks} blocks at {slba}, seed {}", run.seed);
+        assert_eq!(
+            got, wanted,
+            "{op:?} of {blocks} blocks at {slba}, seed {}",
+            run.seed
+        );
         if op == Op::Read {
             let shift = namespaces[nsid].lba_shift;
             let disk = &disks[nsid][(slba << shift) as usize..((slba + blocks) << shift) as usize];
-            assert!(finished.buffer.as_slice() == disk, "read of {blocks} blocks at {slba}, seed {}", run.seed);
+            assert!(
+                finished.buffer.as_slice() == disk,
+                "read of {blocks} blocks at {slba}, seed {}",
+                run.seed
+            );
         }
     }
     assert_eq!(refused, 0, "the inbox holds more than the test has outstanding");
     assert_eq!(rig.device.counters().dma_faults, 0);
-    let used = rig.device.counters().queues.iter().filter(|queue| queue.qid > 0 && queue.fetched > 0).count();
+    let used = rig
+        .device
+        .counters()
+        .queues
+        .iter()
+        .filter(|queue| queue.qid > 0 && queue.fetched > 0)
+        .count();
     assert_eq!(used, driver.queues(), "all queues had work");
     driver.shutdown().unwrap();
 }
 
 fn config(change: impl FnOnce(&mut Config)) -> Config {
-    let mut config = Config { num_queues: 3, ..Config::default() };
+    let mut config = Config {
+        num_queues: 3,
+        ..Config::default()
+    };
     change(&mut config);
     config
 }
@@ -231,10 +284,25 @@ fn a_request_that_cannot_be_is_refused_and_changes_nothing() {
     for (op, nsid, slba, blocks, len, why) in cases {
         let context = Answers::remote(&sink, 7);
         let buffer = Buffer::heap(vec![1; len]);
-        rig.driver.submit(Hint::default(), Request { op, nsid, slba, blocks, buffer, arrived_ns: 0, context });
+        rig.driver.submit(
+            Hint::default(),
+            Request {
+                op,
+                nsid,
+                slba,
+                blocks,
+                buffer,
+                arrived_ns: 0,
+                context,
+            },
+        );
         let (tag, finished) = answers.next();
         assert_eq!((tag, finished.result), (7, Err(why)), "{op:?} {slba} {blocks}");
-        assert_eq!(finished.buffer.as_slice(), vec![1; len], "the buffer comes back as it was");
+        assert_eq!(
+            finished.buffer.as_slice(),
+            vec![1; len],
+            "the buffer comes back as it was"
+        );
     }
     assert_eq!(rig.device.counters().io_completed(), 0);
 }
