@@ -49,6 +49,22 @@ pub(crate) struct QueueHandle {
     pub(crate) vector: u16,
     pub(crate) stats: Arc<QueueStats>,
     shared: Arc<worker::Shared>,
+    /// The most requests that any document has shown as waiting.
+    queued_max: AtomicU64,
+}
+
+impl QueueHandle {
+    /// Requests that the queue's worker has not taken yet.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.shared.waiting() as u64
+    }
+
+    /// The most that waited, now that a document is about to say `queued_max`.
+    pub(crate) fn raise_queued_max(&self, queued_max: u64) -> u64 {
+        self.queued_max
+            .fetch_max(queued_max, Ordering::Relaxed)
+            .max(queued_max)
+    }
 }
 
 pub(crate) struct AdminHandle {
@@ -216,6 +232,7 @@ impl Driver {
                 vector,
                 stats: queue.stats(),
                 shared: Arc::clone(&shared),
+                queued_max: AtomicU64::new(0),
             });
             workers.push(Some((Worker::new(queue, shared), waiter)));
         }

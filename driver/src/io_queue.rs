@@ -253,6 +253,8 @@ impl<T> IoQueue<T> {
         self.waiting.push_back(number);
         if self.waiting.len() == 1 {
             self.send_waiting();
+        } else {
+            self.show_waiting();
         }
         Ok(())
     }
@@ -323,12 +325,10 @@ impl<T> IoQueue<T> {
         entries
     }
 
-    /// Shows how many requests wait: those of this queue, and `elsewhere` so many that are to come to it.
+    /// Shows how many requests wait for a slot.
     #[inline]
-    pub(crate) fn show_waiting(&mut self, elsewhere: usize) {
-        self.pair
-            .recorder
-            .host_queued((self.waiting.len() + elsewhere) as u64);
+    fn show_waiting(&mut self) {
+        self.pair.recorder.host_queued(self.waiting.len() as u64);
     }
 
     /// The next request that is done.
@@ -420,7 +420,7 @@ impl<T> IoQueue<T> {
                 Err(Stalled) => break,
             }
         }
-        self.show_waiting(0);
+        self.show_waiting();
     }
 
     /// Writes the next command of a request; says whether that was its last.
@@ -501,7 +501,7 @@ impl<T> IoQueue<T> {
     /// buffers come back; otherwise it may still write to them, and they are leaked: the answers are without.
     pub(crate) fn abandon(&mut self, now_ns: u64, why: IoError, stopped: bool) {
         self.waiting.clear();
-        self.show_waiting(0);
+        self.show_waiting();
         for mut completed in self.pair.abandon(now_ns) {
             if !stopped {
                 continue;

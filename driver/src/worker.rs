@@ -221,6 +221,11 @@ impl Shared {
         self.waker.wake();
     }
 
+    /// Requests that the worker has not taken yet.
+    pub(crate) fn waiting(&self) -> usize {
+        self.inbox.len()
+    }
+
     /// Whether the worker has ended, so that its queue is not used any more.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
@@ -336,7 +341,6 @@ impl Worker {
             worked = true;
             self.queue.ring(clock.now_ns());
         }
-        self.queue.show_waiting(self.shared.inbox.len());
         // Looked at in every turn: a device that keeps a worker busy with nonsense must not put them off.
         if self.order == Order::Drain && self.queue.inflight() == 0 && self.shared.inbox.is_empty() {
             self.end(now_ns);

@@ -50,7 +50,7 @@ pub(crate) fn render(driver: &Inner, histograms: bool) -> StatsDocument {
         vector: Some(0),
         mode: QueueMode::Interrupt,
         consistent: consistent(&admin),
-        counters: counters(&admin, done_ns, histograms),
+        counters: counters(&admin, 0, done_ns, histograms),
     }];
     queues.extend(driver.queues.iter().zip(&io).map(|(queue, snapshot)| QueueStats {
         qid: queue.qid,
@@ -60,8 +60,13 @@ pub(crate) fn render(driver: &Inner, histograms: bool) -> StatsDocument {
         vector: Some(queue.vector),
         mode,
         consistent: consistent(snapshot),
-        counters: counters(snapshot, done_ns, histograms),
+        counters: counters(snapshot, queue.waiting(), done_ns, histograms),
     }));
+    for (queue, stats) in driver.queues.iter().zip(queues.iter_mut().skip(1)) {
+        if let Some(counters) = &mut stats.counters {
+            counters.host_queued_max = queue.raise_queued_max(counters.host_queued_max);
+        }
+    }
     let identity = &driver.identity;
     let state = driver.admin.shared.health();
     let failure = driver.admin.shared.failure();
@@ -169,6 +174,7 @@ mod with_counters {
 
     pub(in crate::stats) fn counters(
         snapshot: &QueueSnapshot,
+        in_inbox: u64,
         now_ns: u64,
         histograms: bool,
     ) -> Option<QueueCounters> {
@@ -213,8 +219,8 @@ mod with_counters {
             qd_time_integral_ns: counters.qd_time_integral_ns,
             active_ns: counters.active_ns,
             full_ns: counters.full_ns,
-            host_queued: counters.host_queued,
-            host_queued_max: counters.host_queued_max,
+            host_queued: counters.host_queued + in_inbox,
+            host_queued_max: counters.host_queued_max.max(counters.host_queued + in_inbox),
             sq_doorbells: counters.sq_doorbells,
             cq_doorbells: counters.cq_doorbells,
             polls: counters.polls,
@@ -281,7 +287,7 @@ mod without_counters {
         0
     }
 
-    pub(in crate::stats) fn counters(_: &QueueSnapshot, _: u64, _: bool) -> Option<QueueCounters> {
+    pub(in crate::stats) fn counters(_: &QueueSnapshot, _: u64, _: u64, _: bool) -> Option<QueueCounters> {
         None
     }
 

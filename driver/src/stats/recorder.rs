@@ -225,7 +225,7 @@ impl QueueRecorder {
         }
     }
 
-    /// Requests that wait for a slot or to be taken. Shows with the next doorbell or pass.
+    /// Requests that wait for a slot. Shows with the next doorbell or pass.
     #[inline]
     pub(crate) fn host_queued(&mut self, requests: u64) {
         self.host_queued = requests;
