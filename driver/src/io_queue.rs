@@ -306,7 +306,15 @@ impl<T> IoQueue<T> {
         self.pair.has_completion()
     }
 
-    /// Takes completions, up to a pass of them, seen at `now_ns`, and writes commands of waiting requests into the
+    /// A look at the completion queue that found nothing. Always false: nothing was done.
+    #[inline]
+    pub(crate) fn reap_nothing(&mut self, now_ns: u64) -> bool {
+        self.pair.end_pass(now_ns);
+        self.pair.recorder.leave_copy_if_asked();
+        false
+    }
+
+    /// Takes completions, up to a pass of them, seen at `now_ns` (best read after [`IoQueue::has_completion`]), and writes commands of waiting requests into the
     /// slots that have become free. Returns how many completion entries there were. Answers are then at
     /// [`IoQueue::next_finished`].
     #[inline]

@@ -324,12 +324,18 @@ impl Worker {
     /// Does what can be done now. The clock is read once before the pass and once before the doorbell.
     #[inline]
     pub(crate) fn turn(&mut self, clock: &Clock) -> Turn {
-        let now_ns = clock.now_ns();
         self.order = self.shared.order();
+        // In this order: a completion that came after the clock was read would seem to have come before.
+        let seen = self.order < Order::Hold && self.queue.has_completion();
+        let now_ns = clock.now_ns();
         if self.order >= Order::Hold {
             return self.held(now_ns);
         }
-        let mut worked = self.queue.reap(now_ns) > 0;
+        let mut worked = if seen {
+            self.queue.reap(now_ns) > 0
+        } else {
+            self.queue.reap_nothing(now_ns)
+        };
         self.dispatch(now_ns);
         // While draining too: what is in the inbox was taken before the order to end.
         worked |= self.take_requests(now_ns);
