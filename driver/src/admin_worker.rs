@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use nvme_spec::AdminOpcode;
-use nvme_spec::command::{self, GetLogCdw10};
+use nvme_spec::command::GetLogCdw10;
 use nvme_spec::log::LogId;
 
-use crate::admin::{AdminData, AdminFinished, AdminQueue, AdminRequest, check};
+use crate::admin::{AdminFinished, AdminQueue, AdminRequest, check};
 use crate::backend::{Waiter, Waker};
 use crate::clock::Clock;
 use crate::controller::{AdminContext, Controller};
@@ -196,8 +196,9 @@ impl AdminWorker {
         workers: Vec<Arc<worker::Shared>>,
     ) -> Self {
         let namespaces = Arc::clone(controller.namespaces());
+        *shared.smart.lock().unwrap_or_else(PoisonError::into_inner) = controller.smart.clone();
         let (next_look_ns, drain_deadline_ns, state) = (0, None, State::Running);
-        let mut worker = Self {
+        Self {
             controller,
             shared,
             workers,
@@ -205,20 +206,6 @@ impl AdminWorker {
             next_look_ns,
             drain_deadline_ns,
             state,
-        };
-        worker.read_smart();
-        worker
-    }
-
-    /// Once, at the start: later readings are those that clients ask for.
-    fn read_smart(&mut self) {
-        let entry = command::get_log_page(LogId::SMART, ALL_NAMESPACES, SMART_LOG_BYTES as u32, 0, true);
-        let now_ns = self.controller.clock.now_ns();
-        if let Some(admin) = &mut self.controller.admin {
-            let data = AdminData::FromDevice(SMART_LOG_BYTES);
-            if admin.submit(entry, &data, now_ns, AdminContext::OwnSmart).is_ok() {
-                admin.ring(now_ns);
-            }
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use nvme_spec::command::{self, NSID_ALL, NumberOfQueues};
 use nvme_spec::feature::FeatureId;
 use nvme_spec::identify::{Cns, IdentifyController, IdentifyControllerNvm, NamespaceList};
+use nvme_spec::log::LogId;
 use nvme_spec::register::{self, Cap, Cc};
 use nvme_spec::{Status, SubmissionEntry};
 use zerocopy::FromBytes;
@@ -34,6 +35,7 @@ const MAX_NAMESPACES: usize = 1024;
 /// The least that a wait is bounded by, where CAP.TO says less.
 const MIN_TIMEOUT_MS: u64 = 1000;
 const IDENTIFY_BYTES: usize = 4096;
+const SMART_LOG_BYTES: usize = 512;
 
 /// What a turn left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +70,8 @@ enum Step {
     IdentifyController,
     IdentifyControllerNvm,
     SetNumberOfQueues,
+    /// So that the health is known from the start.
+    ReadSmart,
     /// Active namespaces above this one.
     ListNamespaces(u32),
     /// The namespace at this place of the list.
@@ -84,6 +88,7 @@ impl Step {
             Self::IdentifyController => "Identify Controller",
             Self::IdentifyControllerNvm => "Identify I/O Command Set specific Controller",
             Self::SetNumberOfQueues => "Set Features, Number of Queues",
+            Self::ReadSmart => "Get Log Page, SMART / Health Information",
             Self::ListNamespaces(_) => "Identify, Active Namespace ID list",
             Self::IdentifyNamespace(_) => "Identify Namespace",
             Self::CreateCq(_) => "Create I/O Completion Queue",
@@ -104,6 +109,9 @@ pub(crate) struct Bringup {
     pub(crate) queues: Vec<QueueParts>,
     /// All memory that the controller has been told of, to be kept until it is disabled.
     pub(crate) told: Vec<Region>,
+    /// The SMART log, and when it was read.
+    pub(crate) smart: Option<(u64, Vec<u8>)>,
+    pub(crate) opened_ns: u64,
     pub(crate) cap: Cap,
     config: Config,
     cpus: u16,
@@ -124,7 +132,7 @@ pub(crate) struct QueueParts {
 
 impl Bringup {
     /// Nothing is touched before the first turn. `cpus` is how many queues `num_queues` 0 asks for.
-    pub(crate) fn new(backend: Arc<dyn Backend>, config: &Config, cpus: u16) -> Self {
+    pub(crate) fn new(backend: Arc<dyn Backend>, config: &Config, cpus: u16, now_ns: u64) -> Self {
         let page_bytes = 4096;
         Self {
             registers: Registers::new(Arc::clone(&backend)),
@@ -134,6 +142,8 @@ impl Bringup {
             namespaces: Arc::new([]),
             queues: Vec::new(),
             told: Vec::new(),
+            smart: None,
+            opened_ns: now_ns,
             cap: Cap::from(0),
             config: config.clone(),
             cpus: cpus.max(1),
@@ -390,6 +400,10 @@ impl Bringup {
                     AdminData::None,
                 )
             }
+            Step::ReadSmart => (
+                command::get_log_page(LogId::SMART, NSID_ALL, SMART_LOG_BYTES as u32, 0, true),
+                AdminData::FromDevice(SMART_LOG_BYTES),
+            ),
             Step::ListNamespaces(after) => (command::identify(Cns::ACTIVE_NAMESPACES, after, 0), from_device),
             Step::IdentifyNamespace(place) => {
                 let nsid = self.nsids.get(place).copied().unwrap_or(0);
@@ -439,7 +453,7 @@ impl Bringup {
                 Err(timeout)
             };
         };
-        match self.take_answer(step, finished)? {
+        match self.take_answer(step, finished, now_ns)? {
             Some(next) => self.send(next, now_ns)?,
             None => self.state = State::Ready,
         }
@@ -447,7 +461,12 @@ impl Bringup {
     }
 
     /// Takes the answer to `step` and says what comes next.
-    fn take_answer(&mut self, step: Step, finished: AdminFinished) -> Result<Option<Step>, Error> {
+    fn take_answer(
+        &mut self,
+        step: Step,
+        finished: AdminFinished,
+        now_ns: u64,
+    ) -> Result<Option<Step>, Error> {
         let status = finished.completion.status();
         let refused = Error::Admin {
             command: step.name(),
@@ -486,6 +505,11 @@ impl Bringup {
                     );
                 }
                 self.wanted_queues = self.wanted_queues.min(granted);
+                Ok(Some(Step::ReadSmart))
+            }
+            Step::ReadSmart => {
+                // A controller without it can be driven all the same.
+                self.smart = status.is_success().then_some((now_ns, finished.data));
                 Ok(Some(Step::ListNamespaces(0)))
             }
             Step::ListNamespaces(after) => Ok(Some(self.take_namespace_list(after, status, &finished.data))),

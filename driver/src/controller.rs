@@ -31,8 +31,6 @@ const MAX_SHUTDOWN_MS: u64 = 60_000;
 pub(crate) enum AdminContext {
     /// The driver's own command.
     Own,
-    /// The driver's own reading of the SMART log.
-    OwnSmart,
     /// A client's; `smart` if it reads the controller's SMART log from its start.
     Client {
         sink: Arc<dyn AdminAnswer>,
@@ -43,7 +41,7 @@ pub(crate) enum AdminContext {
 
 impl AdminContext {
     pub(crate) fn is_smart(&self) -> bool {
-        matches!(self, Self::OwnSmart | Self::Client { smart: true, .. })
+        matches!(self, Self::Client { smart: true, .. })
     }
 
     /// Tells the client, if it was one's.
@@ -147,7 +145,7 @@ impl Opening {
     /// The backend has no interrupt for the admin queue.
     pub fn new(backend: Arc<dyn Backend>, config: &Config, clock: Clock) -> Result<Self, Error> {
         let waiter = backend.waiter(0)?;
-        let bringup = Bringup::new(backend, config, crate::cpu::count());
+        let bringup = Bringup::new(backend, config, crate::cpu::count(), clock.now_ns());
         Ok(Self {
             parts: Some((bringup, waiter)),
             config: config.clone(),
@@ -224,6 +222,10 @@ pub struct Controller {
     /// All memory that the device has been told of. It goes when the device has been disabled, and never if it would
     /// not be.
     told: Vec<Region>,
+    /// The SMART log at the end of the bring-up, and when that was.
+    pub(crate) smart: Option<(u64, Vec<u8>)>,
+    /// When the bring-up began: statistics count from then on.
+    pub(crate) opened_ns: u64,
     pub(crate) clock: Clock,
     pub(crate) config: Config,
     identity: Arc<Identity>,
@@ -257,6 +259,8 @@ impl Controller {
             namespaces,
             queues,
             told,
+            smart,
+            opened_ns,
             ..
         } = bringup;
         let qids = queues.iter().map(|queue| queue.parts.rings.qid).collect();
@@ -276,6 +280,8 @@ impl Controller {
             waiter: Some(waiter),
             queues: queues.into(),
             told,
+            smart,
+            opened_ns,
             clock,
             config: config.clone(),
             identity: Arc::new(identity),
@@ -393,7 +399,8 @@ impl Controller {
     fn notify_shutdown(&mut self) -> Result<(), Error> {
         let timeout_ms = match u64::from(self.identity.rtd3e_us).div_ceil(1000) {
             0 => DEFAULT_SHUTDOWN_MS,
-            ms => ms.min(MAX_SHUTDOWN_MS).max(self.timeout_ms),
+            // What the controller says is typical, not a bound (section 5.17.2.1): it gets twice as long.
+            ms => ms.saturating_mul(2).min(MAX_SHUTDOWN_MS).max(self.timeout_ms),
         };
         self.registers
             .set_cc(self.registers.cc().with_shn(register::SHN_NORMAL));

@@ -260,7 +260,7 @@ impl Driver {
             scheduler: IoScheduler::new(config.scheduler, queues.len()),
             mode: config.polling,
             instance_id: instance_id(),
-            started_ns: clock.now_ns(),
+            started_ns: controller.opened_ns,
             arena: controller.arena.clone(),
             clock: clock.clone(),
             queues,

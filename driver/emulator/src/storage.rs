@@ -169,10 +169,10 @@ pub enum StorageError {
     },
     /// The backing file is larger than the namespace.
     #[error(
-        "emulator: {} has {have_bytes} bytes, more than the namespace's {want_bytes}; say size={have_bytes}, or use \
-         another file", path.display()
+        "emulator: {} has {have_bytes} bytes, the namespace {want_bytes}; say size={have_bytes}, or use another file, a \
+         new or empty one", path.display()
     )]
-    TooLarge {
+    OtherSize {
         /// The file.
         path: PathBuf,
         /// Its length.

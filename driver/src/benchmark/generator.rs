@@ -1,5 +1,6 @@
 //! One job: a closed loop on the thread of the worker that owns its queue.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use fastrand::Rng;
@@ -51,7 +52,7 @@ pub(super) struct Generator {
     read_buffers: Vec<Buffer>,
     write_buffers: Vec<Buffer>,
     /// Requests that the queue had no room for.
-    parked: Vec<Request<u64>>,
+    parked: VecDeque<Request<u64>>,
     /// When the stage ends.
     edge_ns: u64,
     /// When measuring began.
@@ -104,7 +105,7 @@ impl Generator {
             choice,
             read_buffers,
             write_buffers,
-            parked: Vec::new(),
+            parked: VecDeque::new(),
             edge_ns: u64::MAX,
             began_ns: 0,
             last_ns: 0,
@@ -131,9 +132,13 @@ impl Generator {
             }
         }
         self.check_end(now_ns);
-        if !self.parked.is_empty() {
-            for request in std::mem::take(&mut self.parked) {
-                self.submit(request, port);
+        // Up to the first that there is still no room for.
+        while let Some(request) = self.parked.pop_front() {
+            let waiting = self.parked.len();
+            self.submit(request, port);
+            if self.parked.len() > waiting {
+                self.parked.rotate_right(1);
+                break;
             }
         }
         self.shared.progress(now_ns);
@@ -273,7 +278,7 @@ impl Generator {
     #[cold]
     fn refused(&mut self, request: Request<u64>, error: IoError) {
         if error == IoError::Busy {
-            self.parked.push(request);
+            self.parked.push_back(request);
         } else {
             self.out = self.out.saturating_sub(1);
             self.give_back(

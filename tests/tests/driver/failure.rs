@@ -119,12 +119,8 @@ fn a_shutdown_that_the_controller_may_take_minutes_for_is_no_trouble() {
 fn an_admin_command_that_hangs_does_not_keep_the_driver_from_stopping() {
     let mut device: nvme_emulator::Config = "size=1MiB".parse().unwrap();
     device.timeout_500ms = 1;
-    let rig = Rig::with_device(device, &Config::default(), |device| {
-        device
-            .faults()
-            .add(Fault::on_admin(AdminOpcode::GET_LOG_PAGE, Action::Drop));
-    })
-    .unwrap();
+    let rig = Rig::with_device(device, &Config::default(), |_| ()).unwrap();
+    rig.device.faults().add(Fault::on_admin(AdminOpcode::GET_LOG_PAGE, Action::Drop));
     let (sender, receiver) = std::sync::mpsc::channel();
     let driver = rig.driver.clone();
     let waiting = std::thread::spawn(move || {

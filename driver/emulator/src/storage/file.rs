@@ -19,8 +19,8 @@ pub struct FileStorage {
 }
 
 impl FileStorage {
-    /// Opens `path`, or makes it; a file that is shorter than `size_bytes` grows, a longer one is refused, so that no
-    /// data is out of reach.
+    /// Opens `path`, or makes it. An empty file grows to `size_bytes`; one of any other length is somebody's, perhaps not a
+    /// disk at all, and is refused as it is.
     pub fn open(path: PathBuf, size_bytes: u64) -> Result<Self, StorageError> {
         match Self::try_open(&path, size_bytes) {
             Ok(opened) => opened,
@@ -45,15 +45,15 @@ impl FileStorage {
             Err(TryLockError::Error(_)) | Ok(()) => {}
         }
         let have_bytes = metadata.len();
-        if have_bytes > size_bytes {
+        if have_bytes != 0 && have_bytes != size_bytes {
             let path = path.clone();
-            return Ok(Err(StorageError::TooLarge {
+            return Ok(Err(StorageError::OtherSize {
                 path,
                 have_bytes,
                 want_bytes: size_bytes,
             }));
         }
-        if have_bytes < size_bytes {
+        if have_bytes == 0 {
             file.set_len(size_bytes)?;
         }
         Ok(Ok(Self { file }))

@@ -202,12 +202,14 @@ fn a_file_is_the_same_when_it_is_opened_again() {
     let again = open(&path.0, 8 << 20).unwrap();
     assert_eq!(read(&again, (3 << 20) - 3, 6).unwrap(), [0, 1, 2, 3, 4, 0]);
     drop(again);
-    // It may grow, but not be cut.
-    let grown = open(&path.0, 9 << 20).unwrap();
-    assert_eq!(read(&grown, (9 << 20) - 3, 3).unwrap(), [0; 3]);
-    drop(grown);
-    let error = open(&path.0, 8 << 20).unwrap_err();
-    assert!(error.to_string().contains("say size=9437184"), "{error}");
+    // A file of any other length is somebody's, and stays as it is; an empty one is nobody's.
+    for (other, said) in [(9 << 20, "say size=8388608"), (7 << 20, "say size=8388608")] {
+        let error = open(&path.0, other).unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
+        assert_eq!(std::fs::metadata(&path.0).unwrap().len(), 8 << 20);
+    }
+    std::fs::File::create(&path.0).unwrap();
+    assert_eq!(read(&open(&path.0, 1 << 20).unwrap(), 0, 3).unwrap(), [0; 3]);
 }
 
 #[test]
