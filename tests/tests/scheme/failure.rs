@@ -1,6 +1,7 @@
 //! Devices that fail, and drivers that stop, under the scheme.
 
 use nvme_emulator::{Action, Fault};
+use nvme_spec::register::{self, Cc};
 use nvme_spec::{NvmOpcode, Status};
 use stats_proto::bench::{BenchJob, BenchLine};
 
@@ -130,4 +131,61 @@ fn a_driver_that_shuts_down_leaves_nobody_waiting() {
     assert_eq!(disk.write_at(&[1], 0), Err(Errno::ESHUTDOWN));
     assert_eq!(disk.sync(), Err(Errno::ESHUTDOWN));
     assert_eq!(document(&client, "controller/log/smart"), Err(Errno::ESHUTDOWN));
+}
+
+/// The last to hold the driver may be the answer to a call: then it is a worker's thread that drops the
+/// driver, and has to see it shut down without waiting for itself.
+#[test]
+fn a_driver_whose_last_owner_is_an_answer_shuts_down_in_order() {
+    let rig = nvme_tests::Rig::new(
+        "size=1MiB,latency=20ms,channels=0",
+        &Config {
+            num_queues: 2,
+            ..Config::default()
+        },
+    );
+    let nvme_tests::Rig { driver, device } = rig;
+    let scheme = Scheme::new(driver.clone());
+    let desk = Desk::over(Arc::clone(&scheme));
+    desk.call(
+        0,
+        Call::Open {
+            path: "1".into(),
+            flags: OpenFlags::READ_WRITE,
+            caller: ROOT,
+        },
+    );
+    let (_, Ok(Reply::Opened(disk))) = desk.next() else {
+        panic!("it opens")
+    };
+    for id in 1..=8 {
+        desk.write(id, disk, 10_000 * id, vec![1; 100]);
+    }
+    let Desk {
+        answers,
+        scheme: desks,
+        ..
+    } = desk;
+    drop((driver, scheme, desks));
+    for _ in 1..=8 {
+        let (_, outcome) = answers
+            .recv_timeout(nvme_tests::PATIENCE)
+            .expect("an answer comes");
+        assert!(
+            matches!(
+                &outcome,
+                Ok(Reply::Written { len: 100, .. }) | Err(Errno::ESHUTDOWN)
+            ),
+            "{outcome:?}"
+        );
+    }
+    let deadline = std::time::Instant::now() + nvme_tests::PATIENCE;
+    // After the shutdown the controller is disabled.
+    while Cc::from(device.registers().read32(register::CC)).en() {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the controller was not shut down"
+        );
+        std::thread::yield_now();
+    }
 }

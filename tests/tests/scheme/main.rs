@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nvme_driver::Config;
 use nvme_driver::embedded::{self, Client, EmbeddedDriver, Handle};
-use nvme_driver::scheme::{Answers, Call, Errno, HandleId, OpenFlags, Reply, Scheme};
+use nvme_driver::scheme::{Answers, Call, Caller, Errno, HandleId, OpenFlags, Reply, Scheme};
 
 /// A driver with two queues on a device of `spec`.
 fn start(spec: &str) -> EmbeddedDriver {
@@ -25,6 +25,12 @@ fn start(spec: &str) -> EmbeddedDriver {
     )
     .expect("the driver comes up")
 }
+
+const ROOT: Caller = Caller {
+    uid: 0,
+    gid: 0,
+    pid: 1,
+};
 
 fn root(driver: &EmbeddedDriver) -> Client {
     driver.client(0, 0, std::process::id())
@@ -73,9 +79,13 @@ impl Answers for Inbox {
 
 impl Desk {
     fn new(driver: &EmbeddedDriver) -> Self {
+        Self::over(Arc::clone(driver.scheme()))
+    }
+
+    fn over(scheme: Arc<Scheme>) -> Self {
         let (sender, answers) = channel();
         Self {
-            scheme: Arc::clone(driver.scheme()),
+            scheme,
             inbox: Arc::new(Inbox(Mutex::new(sender))),
             answers,
         }
