@@ -2,6 +2,7 @@
 
 use nvme_driver::embedded::Handle;
 use stats_proto::bench::{BenchJob, BenchLine, BenchResult, LatencySummary, Pattern};
+#[cfg(feature = "performance-counters")]
 use stats_proto::stats::StatsDocument;
 
 use super::*;
@@ -32,6 +33,7 @@ fn result(handle: &Handle) -> BenchResult {
     }
 }
 
+#[cfg(feature = "performance-counters")]
 fn stats(client: &Client) -> StatsDocument {
     serde_json::from_slice(&document(client, "controller/stats").unwrap()).unwrap()
 }

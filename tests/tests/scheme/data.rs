@@ -76,6 +76,9 @@ fn write_stripes(handle: &Handle, number: usize, mut rng: Rng) -> Vec<u8> {
     model
 }
 
+/// What is out in a cell: where, and what it writes if it does.
+type Out = (std::ops::Range<usize>, Option<Vec<u8>>);
+
 /// Many requests of one handle at once, each in a cell of its own, from a byte to several transfers of the
 /// device.
 #[test]
@@ -87,8 +90,7 @@ fn one_handle_has_many_requests_out() {
         let handle = root(&driver).open("1", OpenFlags::READ_WRITE).unwrap();
         let (desk, mut rng) = (Desk::new(&driver), Rng::with_seed(seed));
         let mut model = vec![0_u8; CELLS * CELL_BYTES];
-        // What is out in each cell: where, and what it writes if it does.
-        let mut out: Vec<Option<(std::ops::Range<usize>, Option<Vec<u8>>)>> = vec![None; CELLS];
+        let mut out: Vec<Option<Out>> = vec![None; CELLS];
         let mut left = 1500;
         loop {
             for (cell, out) in out.iter_mut().enumerate() {
