@@ -29,8 +29,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use stats_proto::bench::{BenchDevice, BenchJob, BenchProgress, BenchResult, JobError};
 
+use crate::backend::BackendError;
+use crate::dma::Buffer;
 use crate::driver::Driver;
-use crate::error::IoError;
+use crate::error::{Error, IoError};
 use crate::scheme::Errno;
 
 pub use report::Report;
@@ -199,7 +201,7 @@ pub fn start(
     let shared = Arc::new(Shared::new(job, device, plan, stop.clone(), listener));
     let generators = (0..plan.jobs)
         .map(|index| {
-            let allocate = || driver.allocate(plan.block_bytes).map(crate::dma::Buffer::Dma);
+            let allocate = || buffer(driver, plan.block_bytes);
             Generator::new(&shared, index, driver.qid(index as usize % queues), allocate)
                 .map_err(|error| Failure::NoMemory(error.to_string()))
         })
@@ -258,5 +260,13 @@ impl<F: Fn(BenchProgress) + Send + Sync> Listener for Waiter<F> {
     fn ended(&self, outcome: Result<BenchResult, Failure>) {
         *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
         self.ended.notify_all();
+    }
+}
+
+/// A buffer for one request: memory for DMA, or, where the backend does not give that much in one piece, any memory.
+fn buffer(driver: &Driver, len_bytes: usize) -> Result<Buffer, Error> {
+    match driver.allocate(len_bytes) {
+        Err(Error::Backend(BackendError::NoMemory { .. })) => Ok(Buffer::heap(vec![0; len_bytes])),
+        buffer => buffer.map(Buffer::Dma),
     }
 }

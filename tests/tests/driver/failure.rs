@@ -120,7 +120,9 @@ fn an_admin_command_that_hangs_does_not_keep_the_driver_from_stopping() {
     let mut device: nvme_emulator::Config = "size=1MiB".parse().unwrap();
     device.timeout_500ms = 1;
     let rig = Rig::with_device(device, &Config::default(), |_| ()).unwrap();
-    rig.device.faults().add(Fault::on_admin(AdminOpcode::GET_LOG_PAGE, Action::Drop));
+    rig.device
+        .faults()
+        .add(Fault::on_admin(AdminOpcode::GET_LOG_PAGE, Action::Drop));
     let (sender, receiver) = std::sync::mpsc::channel();
     let driver = rig.driver.clone();
     let waiting = std::thread::spawn(move || {
