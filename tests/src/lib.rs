@@ -50,7 +50,10 @@ impl Rig {
         let device = Arc::clone(backend.device());
         prepare(&device);
         let controller = Controller::open(Arc::new(backend), config, clock)?;
-        Ok(Self { driver: Driver::start(controller)?, device })
+        Ok(Self {
+            driver: Driver::start(controller)?,
+            device,
+        })
     }
 }
 
@@ -66,14 +69,21 @@ struct Sink(Mutex<Sender<(u64, Finished<()>)>>);
 impl Answer for Sink {
     fn answer(&self, tag: u64, finished: Finished<()>) {
         // A test that has failed already does not listen any more.
-        let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).send((tag, finished));
+        let _ = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .send((tag, finished));
     }
 }
 
 impl Default for Answers {
     fn default() -> Self {
         let (sender, receiver) = channel();
-        Self { sender: Mutex::new(sender), receiver }
+        Self {
+            sender: Mutex::new(sender),
+            receiver,
+        }
     }
 }
 
@@ -86,7 +96,10 @@ impl Answers {
 
     /// The context of a request whose answer is to come here.
     pub fn remote(sink: &Arc<dyn Answer>, tag: u64) -> Remote {
-        Remote { sink: Arc::clone(sink), tag }
+        Remote {
+            sink: Arc::clone(sink),
+            tag,
+        }
     }
 
     /// The next answer.
@@ -118,9 +131,18 @@ impl AdminAnswer for AdminSink {
 ///
 /// # Panics
 /// If none comes.
-pub fn admin(driver: &Driver, entry: nvme_spec::SubmissionEntry, data: nvme_driver::admin::AdminData) -> AdminResult {
+pub fn admin(
+    driver: &Driver,
+    entry: nvme_spec::SubmissionEntry,
+    data: nvme_driver::admin::AdminData,
+) -> AdminResult {
     let (sender, receiver) = channel();
     let sink = Arc::new(AdminSink(Mutex::new(sender)));
-    driver.admin(nvme_driver::admin::AdminRequest { entry, data, tag: 0, sink });
+    driver.admin(nvme_driver::admin::AdminRequest {
+        entry,
+        data,
+        tag: 0,
+        sink,
+    });
     receiver.recv_timeout(PATIENCE).expect("an answer comes")
 }
