@@ -28,6 +28,12 @@ impl<'o> Output<'o> {
     /// # Errors
     /// Usage.
     pub fn check_format(&self, command: &str, accepted: &[Format]) -> Result<(), Error> {
+        if self.format == Format::Raw && accepted.contains(&Format::Raw) && self.style.terminal {
+            return Err(Error::usage(
+                "the device's bytes are not for a terminal, which would take them for commands",
+                "send them to a file or a pipe (> FILE), or use --output hex",
+            ));
+        }
         if matches!(self.format, Format::Table | Format::Json) || accepted.contains(&self.format) {
             return Ok(());
         }

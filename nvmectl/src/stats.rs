@@ -3,6 +3,8 @@
 mod rates;
 mod totals;
 
+pub use totals::is_backed;
+
 use std::time::{Duration, Instant};
 
 use stats_proto::stats::{IntervalError, StatsDocument};

@@ -17,6 +17,8 @@ pub struct Style {
     pub color: bool,
     /// Characters in a line of the terminal; None where the output is none or does not say.
     pub width: Option<u16>,
+    /// The output is a terminal.
+    pub terminal: bool,
     /// How quantities are printed.
     pub units: Units,
 }
@@ -49,7 +51,8 @@ impl Style {
     /// The style for standard output.
     pub fn of_stdout(color: ColorChoice, units: Units) -> Self {
         let terminal = io::stdout().is_terminal();
-        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+            || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let color = match color {
             ColorChoice::Always => true,
             ColorChoice::Never => false,
@@ -61,7 +64,12 @@ impl Style {
         } else {
             None
         };
-        Self { color, width, units }
+        Self {
+            color,
+            width,
+            terminal,
+            units,
+        }
     }
 
     /// Without colour, of any width.
@@ -70,6 +78,7 @@ impl Style {
         Self {
             color: false,
             width: None,
+            terminal: false,
             units,
         }
     }
@@ -103,15 +112,18 @@ impl Style {
         Grid { table }
     }
 
-    /// An empty table of names and values. Long values are wrapped below themselves.
-    pub fn pairs(&self) -> Grid {
-        let mut table = self.bare();
-        if let Some(width) = self.width {
-            table
-                .set_content_arrangement(ContentArrangement::Dynamic)
-                .set_width(width);
+    /// An empty table without a header, its lines as long as they are.
+    pub fn columns(&self) -> Grid {
+        Grid { table: self.bare() }
+    }
+
+    /// An empty table of names and values. Lists too long for the terminal go on below themselves.
+    pub fn pairs(&self) -> Pairs {
+        Pairs {
+            grid: self.columns(),
+            rows: Vec::new(),
+            width: self.width,
         }
-        Grid { table }
     }
 
     fn bare(&self) -> Table {
@@ -158,7 +170,7 @@ impl Grid {
 
     /// Makes a column at least `width` characters wide, so that tables below each other line up.
     pub fn at_least(&mut self, column: usize, width: usize) {
-        // The preset's blanks on either side count.
+        // The blanks between columns count.
         let width = u16::try_from(width.saturating_add(2)).unwrap_or(u16::MAX);
         if let Some(column) = self.table.column_mut(column) {
             column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width)));
@@ -166,17 +178,84 @@ impl Grid {
     }
 
     /// The lines, each without blanks at its end and with `indent` blanks before it, each ended by a newline.
-    pub fn lines(&self, indent: usize) -> String {
+    pub fn lines(self, indent: usize) -> String {
+        self.lines_apart(indent, 2)
+    }
+
+    /// [`Self::lines`] with `gap` blanks between columns.
+    pub fn lines_apart(mut self, indent: usize, gap: u16) -> String {
+        // Only behind a cell: a coloured cell starts with its escape sequence, and a blank behind that would stay.
+        for column in self.table.column_iter_mut() {
+            column.set_padding((0, gap));
+        }
         let mut out = String::new();
         for line in self.table.lines() {
-            // The preset has a blank on either side of each column.
-            let line = line.strip_prefix(' ').unwrap_or(&line).trim_end();
             out.push_str(&" ".repeat(indent));
-            out.push_str(line);
+            out.push_str(&without_blanks_at_the_end(&line));
             out.push('\n');
         }
         out
     }
+}
+
+/// Names and values that are being collected.
+pub struct Pairs {
+    grid: Grid,
+    rows: Vec<[String; 2]>,
+    width: Option<u16>,
+}
+
+impl Pairs {
+    /// Adds a name and its value.
+    pub fn row(&mut self, row: [String; 2]) {
+        self.rows.push(row);
+    }
+
+    /// The lines, as [`Grid::lines`].
+    pub fn lines(mut self, indent: usize) -> String {
+        let names = self.rows.iter().map(|[name, _]| name.chars().count()).max();
+        let taken = names.unwrap_or(0) + indent + 2;
+        for [name, value] in self.rows {
+            let value = match self.width {
+                Some(width) => wrapped(&value, usize::from(width).saturating_sub(taken)),
+                None => value,
+            };
+            self.grid.row([name, value]);
+        }
+        self.grid.lines(indent)
+    }
+}
+
+/// `list` in lines of at most `width` characters where its commas allow that: what stands between two of them is one
+/// value, which is not taken apart.
+fn wrapped(list: &str, width: usize) -> String {
+    let mut out = String::new();
+    let mut used = 0;
+    for item in list.split_inclusive(", ") {
+        let length = item.trim_end().chars().count();
+        if used > 0 && used + length > width {
+            out.truncate(out.trim_end().len());
+            out.push('\n');
+            used = 0;
+        }
+        out.push_str(item);
+        used += item.chars().count();
+    }
+    out
+}
+
+/// `line` without the blanks at its end, also those inside its last colour.
+fn without_blanks_at_the_end(line: &str) -> String {
+    let mut text = line.trim_end();
+    let mut resets = String::new();
+    while let Some((before, reset)) = text.rfind('\x1b').and_then(|start| text.split_at_checked(start)) {
+        if color_sequence(reset) != Some(reset.len()) {
+            break;
+        }
+        resets.insert_str(0, reset);
+        text = before;
+    }
+    format!("{}{resets}", text.trim_end())
 }
 
 /// How a controller's state stands out. An unknown one is no reason for alarm.
@@ -237,15 +316,65 @@ mod tests {
     fn no_escape_is_written_without_colour() {
         let mut style = Style::plain(Units::Iec);
         assert_eq!(style.paint(Tone::Bad, "x"), "x");
-        let mut grid = style.pairs();
+        let mut grid = style.columns();
         grid.toned_row([("x".to_owned(), Tone::Bad)]);
         assert_eq!(grid.lines(0), "x\n");
 
         style.color = true;
         assert_eq!(style.paint(Tone::Bad, "x"), "\u{1b}[1;31mx\u{1b}[0m");
-        let mut grid = style.pairs();
+        let mut grid = style.columns();
         grid.toned_row([("x".to_owned(), Tone::Bad)]);
         assert!(grid.lines(0).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn colours_do_not_move_columns() {
+        let mut style = Style::plain(Units::Iec);
+        let mut printed = |color| {
+            style.color = color;
+            let mut grid = style.table(&[
+                ("STATE", Align::Left),
+                ("SIZE", Align::Right),
+                ("LAST", Align::Left),
+            ]);
+            for (state, tone) in [
+                ("ready", Tone::Good),
+                ("resetting", Tone::Bad),
+                ("x", Tone::Plain),
+            ] {
+                grid.toned_row([
+                    (state.to_owned(), tone),
+                    ("1.00GiB".to_owned(), tone),
+                    (state.to_owned(), tone),
+                ]);
+            }
+            grid.lines(2)
+        };
+        let (plain, mut colored) = (printed(false), printed(true));
+        assert!(colored.contains('\x1b'), "{colored:?}");
+        while let Some(start) = colored.find('\x1b') {
+            let length = color_sequence(&colored[start..]).unwrap();
+            colored.replace_range(start..start + length, "");
+        }
+        assert_eq!(colored, plain);
+    }
+
+    #[test]
+    fn a_value_is_never_taken_apart() {
+        let mut style = Style::plain(Units::Iec);
+        style.width = Some(24);
+        let mut pairs = style.pairs();
+        pairs.row(["capacity".into(), "1.00GiB (1 073 741 824)".into()]);
+        pairs.row(["flags".into(), "one flag, another, a third".into()]);
+        assert_eq!(
+            pairs.lines(0),
+            "capacity  1.00GiB (1 073 741 824)\n\
+             flags     one flag,\n          another,\n          a third\n"
+        );
+        let numbers = ["1000000000", "2000000000", "3000000000"];
+        let mut grid = style.table(&[("A", Align::Right), ("B", Align::Right), ("C", Align::Right)]);
+        grid.row(numbers);
+        assert_eq!(grid.lines(0).lines().nth(1).unwrap(), numbers.join("  "));
     }
 
     #[test]

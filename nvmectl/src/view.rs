@@ -177,6 +177,7 @@ impl View<'_> {
                     format!("{short} ({plain})")
                 }
             }
+            Some("ns") if self.style.units != Units::Raw => self.style.units.duration(number as f64),
             unit => with_unit(plain, unit),
         }
     }
@@ -325,6 +326,14 @@ power
             &Style::plain(Units::Raw),
         );
         assert_eq!(text, "capacity  1073741824\n");
+    }
+
+    #[test]
+    fn times_are_shown_in_units() {
+        let document = json!({"time_ns": "10000000000", "warmup_ns": 1500});
+        let shown = |units| render(&document, &[], &Style::plain(units));
+        assert_eq!(shown(Units::Iec), "time    10.0s\nwarmup  1.50us\n");
+        assert_eq!(shown(Units::Raw), "time    10000000000 ns\nwarmup  1500 ns\n");
     }
 
     #[test]

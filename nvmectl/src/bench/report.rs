@@ -5,9 +5,10 @@
 
 use stats_proto::bench::{BenchJob, BenchJobResult, BenchResult, LatencySummary, Side};
 
+use crate::stats::is_backed;
 use crate::style::{Align, Style, Tone};
 
-/// Percentiles in one line of the table.
+/// Percentiles in one line of the table, where the terminal is wide enough.
 const PERCENTILES_IN_A_LINE: usize = 6;
 
 /// The text of `result`.
@@ -76,11 +77,11 @@ fn side_text(name: &str, side: &Side, total: &BenchJobResult, job: &BenchJob, st
     let mut out = format!(
         "  {}: IOPS={}, BW={} ({} in {}, {} requests)\n",
         style.paint(Tone::Heading, name),
-        units.count(side.iops),
+        units.count(successful_per_s(side)),
         units.bytes_per_s(side.bytes_per_s),
         units.bytes(u128::from(side.bytes)),
         units.duration(total.elapsed_ns as f64),
-        side.ios,
+        side.ios.saturating_sub(side.errors),
     );
     if side.latency_total.histogram.is_empty() {
         return out;
@@ -108,29 +109,48 @@ fn side_text(name: &str, side: &Side, total: &BenchJobResult, job: &BenchJob, st
     }
     out.push_str(&table.lines(4));
     out.push_str(&format!(
-        "    total is service latency, closed loop, QD={}; its percentiles:\n",
+        "    total is service latency, closed loop, QD={}; ",
         job.queue_depth
     ));
-    out.push_str(&percentiles(&side.latency_total, style));
+    out.push_str(&match percentiles(&side.latency_total, style) {
+        Some(percentiles) => format!("its percentiles:\n{percentiles}"),
+        None => "too few requests for percentiles\n".to_owned(),
+    });
     out
 }
 
-/// `1.00=18.2us   5.00=19.1us ...` in aligned columns.
-fn percentiles(latency: &LatencySummary, style: &Style) -> String {
+/// Successful requests per second. The driver's own rate is of all that were answered, and those that fail may be fast.
+fn successful_per_s(side: &Side) -> f64 {
+    if side.ios == 0 {
+        return 0.0;
+    }
+    side.iops * (side.ios.saturating_sub(side.errors) as f64 / side.ios as f64)
+}
+
+/// `1.00=18.2us   5.00=19.1us ...` in aligned columns; only those that enough requests stand behind, None if none is.
+fn percentiles(latency: &LatencySummary, style: &Style) -> Option<String> {
+    const INDENT: usize = 3;
+    let count = latency.histogram.count();
     let mut all: Vec<(f64, &str, u64)> = latency
         .percentiles_ns
         .iter()
         .filter_map(|(name, ns)| Some((name.parse().ok()?, name.as_str(), *ns)))
+        .filter(|(percent, ..)| is_backed(percent / 100.0, count))
         .collect();
     all.sort_by(|(a, ..), (b, ..)| a.total_cmp(b));
-    let mut table = style.pairs();
-    for line in all.chunks(PERCENTILES_IN_A_LINE) {
-        table.row(
-            line.iter()
-                .map(|(_, name, ns)| format!("{name:>5}={}", style.units.duration(*ns as f64))),
-        );
+    let cells: Vec<String> = all
+        .iter()
+        .map(|(_, name, ns)| format!("{name:>5}={}", style.units.duration(*ns as f64)))
+        .collect();
+    // One blank between them, so that a line of six fits on 80 columns.
+    let longest = cells.iter().map(String::len).max()? + 1;
+    let fit = |width: u16| (usize::from(width) + 1).saturating_sub(INDENT) / longest;
+    let in_a_line = style.width.map_or(PERCENTILES_IN_A_LINE, fit);
+    let mut table = style.columns();
+    for line in cells.chunks(in_a_line.clamp(1, PERCENTILES_IN_A_LINE)) {
+        table.row(line);
     }
-    table.lines(5)
+    Some(table.lines_apart(INDENT, 1))
 }
 
 fn errors(total: &BenchJobResult, style: &Style) -> String {
@@ -138,7 +158,9 @@ fn errors(total: &BenchJobResult, style: &Style) -> String {
     if count == 0 {
         return "  errors: none\n".to_owned();
     }
-    let mut out = format!("  {}\n", style.paint(Tone::Bad, &format!("errors: {count}")));
+    let rate = count as f64 * 1e9 / total.elapsed_ns.max(1) as f64;
+    let text = format!("errors: {count} ({}/s)", style.units.count(rate));
+    let mut out = format!("  {}\n", style.paint(Tone::Bad, &text));
     for (name, side) in [("read", &total.read), ("write", &total.write)] {
         for (status, count) in &side.errors_by_status {
             out.push_str(&format!("    {name}: {count} {status}\n"));
@@ -164,24 +186,25 @@ fn jobs(jobs: &[BenchJobResult], style: &Style) -> String {
     let units = style.units;
     let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     for job in jobs {
-        let percentile = |side: &Side, name: &str| {
+        let percentile = |side: &Side, name: &str, q: f64| {
             or_dash(
                 side.latency_total
                     .percentiles_ns
                     .get(name)
+                    .filter(|_| is_backed(q, side.latency_total.histogram.count()))
                     .map(|ns| units.duration(*ns as f64)),
             )
         };
         table.row([
             or_dash(job.job.map(|job| job.to_string())),
             or_dash(job.qid.map(|qid| qid.to_string())),
-            units.count(job.read.iops),
-            units.count(job.write.iops),
+            units.count(successful_per_s(&job.read)),
+            units.count(successful_per_s(&job.write)),
             units.bytes_per_s(job.read.bytes_per_s + job.write.bytes_per_s),
-            percentile(&job.read, "50.00"),
-            percentile(&job.read, "99.00"),
-            percentile(&job.write, "50.00"),
-            percentile(&job.write, "99.00"),
+            percentile(&job.read, "50.00", 0.5),
+            percentile(&job.read, "99.00", 0.99),
+            percentile(&job.write, "50.00", 0.5),
+            percentile(&job.write, "99.00", 0.99),
             format!("{:.1}", job.depth.mean),
             job.read.errors.saturating_add(job.write.errors).to_string(),
         ]);
@@ -211,21 +234,71 @@ mod tests {
         let expected = "\
 randread: nvme:1 (A disk, S1, emulated)
   bs=4.00KiB, qd=32, jobs=1, time=10.0s, seed=1
-  read: IOPS=200, BW=800KiB/s (7.81MiB in 10.0s, 2000 requests)
+  read: IOPS=200, BW=800KiB/s (7.81MiB in 10.0s, 1997 requests)
     latency     min     avg     max  stddev
     host      500ns   501ns   501ns     0ns
     device   18.9us  29.0us  39.2us  10.0us
     total    20.0us  30.0us  40.2us  10.0us
     total is service latency, closed loop, QD=32; its percentiles:
-      1.00=20.1us   5.00=20.1us  10.00=20.1us  20.00=20.1us  30.00=20.1us  40.00=20.1us
-     50.00=20.1us  60.00=40.2us  70.00=40.2us  80.00=40.2us  90.00=40.2us  95.00=40.2us
-     99.00=40.2us  99.50=40.2us  99.90=40.2us  99.95=40.2us  99.99=40.2us
+    1.00=20.1us  5.00=20.1us 10.00=20.1us 20.00=20.1us 30.00=20.1us 40.00=20.1us
+   50.00=20.1us 60.00=40.2us 70.00=40.2us 80.00=40.2us 90.00=40.2us 95.00=40.2us
+   99.00=40.2us 99.50=40.2us
   queue depth: 32 asked, 31.9 achieved (mean), 32 most; 31.2 at the device (mean)
-  errors: 3
+  errors: 3 (0.30/s)
     read: 3 Unrecovered Read Error
 ";
         let found = printed(1, job);
         assert_eq!(found, expected, "{found}");
+    }
+
+    #[test]
+    fn percentiles_fit_the_terminal_and_are_never_taken_apart() {
+        let result = samples::bench_result(1, BenchJob::default());
+        for (width, in_a_line) in [(200, 6), (80, 6), (60, 4), (20, 1), (1, 1)] {
+            let mut style = Style::plain(Units::Iec);
+            style.width = Some(width);
+            let text = text(&result, &style);
+            let lines: Vec<&str> = text
+                .lines()
+                .skip_while(|line| !line.ends_with("its percentiles:"))
+                .skip(1)
+                .take_while(|line| line.contains('='))
+                .collect();
+            assert!(
+                width < 20 || lines.iter().all(|line| line.len() <= usize::from(width)),
+                "{lines:?}"
+            );
+            let values: Vec<&str> = lines.iter().flat_map(|line| line.split_whitespace()).collect();
+            assert_eq!(values.len(), 14, "{text}");
+            assert!(values.iter().all(|value| value.ends_with("us")), "{text}");
+            assert_eq!(lines[0].split_whitespace().count(), in_a_line, "{width}: {text}");
+        }
+    }
+
+    #[test]
+    fn rates_are_of_successful_requests() {
+        let mut result = samples::bench_result(1, BenchJob::default());
+        result.total.read.errors = 1_500;
+        let text = text(&result, &Style::plain(Units::Iec));
+        assert!(text.contains("read: IOPS=50, "), "{text}");
+        assert!(text.contains(", 500 requests)\n"), "{text}");
+        assert!(text.contains("errors: 1500 (150/s)\n"), "{text}");
+    }
+
+    #[test]
+    fn percentiles_that_nothing_stands_behind_are_left_out() {
+        for (count, last) in [
+            (9, None),
+            (10, Some("1.00=20.1us")),
+            (12, Some("10.00=20.1us")),
+            (1000, Some("99.00=20.1us")),
+        ] {
+            let histogram = samples::histogram(&[20_000], count);
+            let latency = LatencySummary::new(histogram, None).unwrap();
+            let text = percentiles(&latency, &Style::plain(Units::Iec));
+            let found = text.as_deref().and_then(|text| text.split_whitespace().last());
+            assert_eq!(found, last, "{count}: {text:?}");
+        }
     }
 
     #[test]

@@ -186,12 +186,16 @@ fn operation(qid: u16, name: &str, op: &OpStats, style: &Style) -> [String; 12] 
 /// A quantile that enough values stand behind: ten beyond it.
 pub fn quantile(histogram: Option<&Histogram>, q: f64) -> Option<u64> {
     let histogram = histogram?;
-    let needed = 10.0 / (1.0 - q);
-    if (histogram.count() as f64) < needed.round() {
-        None
-    } else {
+    if is_backed(q, histogram.count()) {
         histogram.quantile(q)
+    } else {
+        None
     }
+}
+
+/// Whether of `count` values ten lie beyond the quantile `q`. One that fewer stand behind is chance.
+pub fn is_backed(q: f64, count: u64) -> bool {
+    count as f64 >= (10.0 / (1.0 - q)).round()
 }
 
 fn namespaces(document: &StatsDocument, style: &Style) -> String {
