@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::builder::RangedI64ValueParser;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
+use stats_proto::bench::BenchJob;
 
 use crate::device::DeviceName;
 use crate::units::{Units, parse_duration_ns, parse_size};
@@ -35,7 +36,11 @@ Examples:
   nvmectl --emulate bench --randread --qd32
   nvmectl bench --rw randread --bs 4k --iodepth 32 --runtime 10         fio's spelling
   nvmectl --emulate=latency=80us bench --randread                       p50 is 80us
-  nvmectl bench --randrw --mix 70 --destructive --yes-destroy=SERIAL    erases data";
+  nvmectl bench --randrw --mix 70 --destructive --yes-destroy=SERIAL    erases data
+
+Ctrl-C ends it early, prints what was measured until then and exits with 130;
+with --json or --fio-json the last line of stderr is then an nvmectl-error
+document whose \"error\" is \"interrupted\".";
 
 /// See what NVMe devices do
 #[derive(Debug, Parser)]
@@ -233,23 +238,29 @@ pub struct BenchArgs {
         value_parser = clap::value_parser!(u8).range(0..=100)
     )]
     pub mix: Option<u8>,
+    /// Percentage of writes in a mix, as fio also says it
+    #[arg(
+        long = "rwmixwrite", value_name = "PERCENT", help_heading = "Pattern", conflicts_with = "mix",
+        value_parser = clap::value_parser!(u8).range(0..=100)
+    )]
+    pub mix_write: Option<u8>,
 
     /// Bytes of each request
     #[arg(
-        long, visible_alias = "block-size", value_name = "SIZE", default_value = "4k", help_heading = "Load",
+        long, visible_aliases = ["block-size", "blocksize"], value_name = "SIZE", default_value = "4k", help_heading = "Load",
         value_parser = parse_size
     )]
     pub bs: u64,
     /// Requests in flight, for each job; --qd32 works too
     #[arg(
         long, visible_aliases = ["iodepth", "queue-depth"], value_name = "N", default_value_t = 1, help_heading = "Load",
-        value_parser = clap::value_parser!(u32).range(1..)
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(BenchJob::MAX_QUEUE_DEPTH))
     )]
     pub qd: u32,
     /// Jobs at once, each on a queue of its own where there are enough
     #[arg(
         long, visible_alias = "numjobs", value_name = "N", default_value_t = 1, help_heading = "Load",
-        value_parser = clap::value_parser!(u32).range(1..)
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(BenchJob::MAX_JOBS))
     )]
     pub jobs: u32,
     /// How long to measure [default: 10s, or as long as --ios takes]
@@ -257,14 +268,20 @@ pub struct BenchArgs {
         long, visible_alias = "runtime", value_name = "DURATION", help_heading = "Load", value_parser = parse_duration_ns
     )]
     pub time: Option<u64>,
-    /// Stop after N requests
+    /// Taken for fio's sake: a job with a --time always runs that long
+    #[arg(long = "time_based", alias = "time-based", help_heading = "Load")]
+    pub time_based: bool,
+    /// Stop after N requests of each job
     #[arg(
-        long, visible_alias = "number-ios", value_name = "N", help_heading = "Load",
+        long, visible_aliases = ["number-ios", "number_ios"], value_name = "N", help_heading = "Load",
         value_parser = clap::value_parser!(u64).range(1..)
     )]
     pub ios: Option<u64>,
     /// How long to run before measuring
-    #[arg(long, value_name = "DURATION", default_value = "1s", help_heading = "Load", value_parser = parse_duration_ns)]
+    #[arg(
+        long, visible_alias = "ramp_time", value_name = "DURATION", default_value = "1s", help_heading = "Load",
+        value_parser = parse_duration_ns
+    )]
     pub warmup: u64,
     /// Where to start
     #[arg(long, value_name = "SIZE", default_value = "0", help_heading = "Load", value_parser = parse_size)]
@@ -368,6 +385,27 @@ pub fn asks_for_json(arguments: &[OsString]) -> bool {
     false
 }
 
+/// The colours that a command line asks for before clap has read it: help and refusals are to keep to it too.
+pub fn color_of(arguments: &[OsString]) -> ColorChoice {
+    let texts = || {
+        arguments
+            .iter()
+            .map(|argument| argument.to_str().unwrap_or_default())
+    };
+    let mut asked = ColorChoice::Auto;
+    for (text, next) in texts().zip(texts().skip(1).chain([""])) {
+        let value = match text {
+            "--" => break,
+            "--color" => Some(next),
+            _ => text.strip_prefix("--color="),
+        };
+        if let Some(choice) = value.and_then(|value| ColorChoice::from_str(value, false).ok()) {
+            asked = choice;
+        }
+    }
+    asked
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -427,6 +465,12 @@ mod tests {
             (Some(10_000_000_000), Some(5), 9)
         );
         assert_eq!(bench("nvmectl bench --rw=readwrite").rw, Some(PatternName::Rw));
+        let args = bench(
+            "nvmectl bench --rw rw --rwmixwrite 30 --blocksize 8k --runtime 10 --time_based --ramp_time 2 --number_ios 7",
+        );
+        assert_eq!((args.mix_write, args.bs, args.ios), (Some(30), 8 << 10, Some(7)));
+        assert_eq!((args.warmup, args.time_based), (2_000_000_000, true));
+        assert!(parse("nvmectl bench --rwmixwrite 30 --rwmixread 70").is_err());
     }
 
     #[test]
@@ -492,5 +536,24 @@ mod tests {
             let arguments: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
             assert_eq!(asks_for_json(&arguments), json, "{line}");
         }
+    }
+    #[test]
+    fn colours_are_known_before_the_rest() {
+        for (line, wanted) in [
+            ("nvmectl --color never --frobnicate", ColorChoice::Never),
+            ("nvmectl bench --bs x --color=always", ColorChoice::Always),
+            ("nvmectl --color", ColorChoice::Auto),
+            ("nvmectl --color sometimes", ColorChoice::Auto),
+            ("nvmectl -- --color never", ColorChoice::Auto),
+        ] {
+            let arguments: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+            assert_eq!(color_of(&arguments), wanted, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_help_says_what_a_number_of_requests_counts() {
+        let help = parse("nvmectl bench --help").unwrap_err().to_string();
+        assert!(help.contains("Stop after N requests of each job"), "{help}");
     }
 }

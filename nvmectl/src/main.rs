@@ -34,27 +34,33 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use crate::args::{Cli, Format};
-use crate::error::ErrorDocument;
+use crate::error::{Error, ErrorDocument};
 
 fn main() -> ExitCode {
     let arguments = args::rewrite(std::env::args_os());
-    let cli = match Cli::try_parse_from(&arguments) {
+    let parsed = Cli::command()
+        .color(args::color_of(&arguments))
+        .try_get_matches_from(&arguments)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return answer(&error, &arguments),
     };
     let Err(error) = run::run(&cli) else {
         return ExitCode::SUCCESS;
     };
+    // Where standard error is closed there is nobody to tell.
+    let mut stderr = std::io::stderr().lock();
     if !error.is_silent() {
-        // Where standard error is closed there is nobody to tell.
-        let mut stderr = std::io::stderr().lock();
         let _ = writeln!(stderr, "{}", error.text());
-        if cli.global.format() == Format::Json || args::asks_for_json(&arguments) {
-            let _ = writeln!(stderr, "{}", error.json());
-        }
+    }
+    // A program has to be told of an interrupt too: the document on standard output is the same with and without.
+    let says_something = !error.is_silent() || matches!(error, Error::Interrupted);
+    if says_something && (cli.global.format() == Format::Json || args::asks_for_json(&arguments)) {
+        let _ = writeln!(stderr, "{}", error.json());
     }
     ExitCode::from(error.exit_code())
 }

@@ -19,7 +19,7 @@ pub fn from_args(args: &BenchArgs) -> Result<BenchJob, Error> {
         schema: BenchJobSchema::default(),
         version: Version::CURRENT,
         pattern,
-        read_percent: args.mix.unwrap_or(50),
+        read_percent: read_percent(args).unwrap_or(50),
         block_bytes: u32::try_from(args.bs).map_err(|_| {
             Error::usage(
                 format!("--bs {} is too large", args.bs),
@@ -43,10 +43,7 @@ pub fn from_args(args: &BenchArgs) -> Result<BenchJob, Error> {
     };
     match job.validate() {
         Ok(()) | Err(JobError::NotDestructive(_)) => Ok(job),
-        Err(error) => Err(Error::usage(
-            format!("{}: {error}", option_of(&error)),
-            "nvmectl bench --help",
-        )),
+        Err(error) => Err(Error::usage(in_options(&error), "nvmectl bench --help")),
     }
 }
 
@@ -67,7 +64,7 @@ fn pattern(args: &BenchArgs) -> Result<Pattern, Error> {
         PatternName::Rw => Pattern::Rw,
         PatternName::Randrw => Pattern::RandRw,
     });
-    match (by_flag.or(by_name), args.mix) {
+    match (by_flag.or(by_name), read_percent(args)) {
         (Some(pattern), Some(_)) if !pattern.is_mix() => Err(Error::usage(
             format!(
                 "--mix does not go with the pattern {}, which is no mix",
@@ -81,31 +78,45 @@ fn pattern(args: &BenchArgs) -> Result<Pattern, Error> {
     }
 }
 
-/// The option that set the member which `error` is about.
-fn option_of(error: &JobError) -> &'static str {
+/// The share of reads, from whichever of the two options gives it.
+fn read_percent(args: &BenchArgs) -> Option<u8> {
+    let by_writes = args.mix_write.map(|percent| 100u8.saturating_sub(percent));
+    args.mix.or(by_writes)
+}
+
+/// What `error` says, in the words of the command line.
+fn in_options(error: &JobError) -> String {
     match error {
-        JobError::ReadPercent(_) => "--mix",
-        JobError::BlockBytes(_) => "--bs",
-        JobError::QueueDepth(_) => "--qd",
-        JobError::Jobs(_) => "--jobs",
-        JobError::NoEnd | JobError::TooLong => "--time",
-        JobError::Nothing(member) => {
-            if *member == "ios" {
-                "--ios"
-            } else {
-                "--time"
-            }
+        JobError::EmptySerial => {
+            "--yes-destroy is empty: give the device's serial number, or leave the option out".to_owned()
         }
-        JobError::Unaligned { member, .. } => {
-            if *member == "offset_bytes" {
-                "--offset"
-            } else {
-                "--size"
-            }
-        }
-        JobError::TooSmall { .. } | JobError::TooFar => "--size",
-        JobError::NotDestructive(_) => "--destructive",
-        JobError::EmptySerial => "--yes-destroy",
+        JobError::Jobs(_) => format!("--{error}"),
+        error => with_options(&error.to_string()),
+    }
+}
+
+/// `message` about a job with the job's members as the options that set them.
+pub fn with_options(message: &str) -> String {
+    const OPTIONS: [(&str, &str); 10] = [
+        ("queue_depth, jobs or block_bytes", "--qd, --jobs or --bs"),
+        ("block_bytes", "--bs"),
+        ("queue_depth", "--qd"),
+        ("offset_bytes", "--offset"),
+        ("size_bytes", "--size"),
+        ("time_ns", "--time"),
+        ("warmup_ns", "--warmup"),
+        ("read_percent", "--mix"),
+        ("nor ios is", "nor --ios is"),
+        ("in the job's serial if", "after --yes-destroy= if"),
+    ];
+    let message = OPTIONS
+        .iter()
+        .fold(message.to_owned(), |message, (member, option)| {
+            message.replace(member, option)
+        });
+    match message.strip_prefix("ios is ") {
+        Some(rest) => format!("--ios is {rest}"),
+        None => message,
     }
 }
 
@@ -156,6 +167,8 @@ mod tests {
             assert_eq!(job(line).unwrap().pattern, pattern, "{line}");
         }
         assert_eq!(job("--mix 70").unwrap().read_percent, 70);
+        let by_writes = job("--rwmixwrite 30").unwrap();
+        assert_eq!((by_writes.pattern, by_writes.read_percent), (Pattern::RandRw, 70));
     }
 
     #[test]
@@ -169,24 +182,25 @@ mod tests {
     #[test]
     fn what_cannot_work_names_its_option() {
         for (line, part) in [
-            ("--bs 100", "--bs: "),
-            ("--bs 0", "--bs: "),
-            ("--bs 1g", "--bs: "),
+            ("--bs 100", "--bs is 100: "),
+            ("--bs 0", "--bs is 0: "),
+            ("--bs 1g", "--bs is 1073741824: "),
             ("--bs 1t", "--bs 1099511627776 is too large"),
-            ("--qd 65536", "--qd: "),
-            ("--jobs 65536", "--jobs: "),
-            ("--time 0", "--time: "),
-            ("--offset 100", "--offset: "),
-            ("--size 100", "--size: "),
-            ("--size 0", "--size: "),
-            ("--bs 8k --size 4k", "--size: "),
-            ("--offset 16777215t --size 16777215t", "--size: "),
+            ("--time 0", "--time is 0: "),
+            ("--offset 100", "--offset is 100: "),
+            ("--size 100", "--size is 100: "),
+            ("--size 0", "--size is 0: "),
+            ("--bs 8k --size 4k", "--size is 4096: "),
+            (
+                "--offset 16777215t --size 16777215t",
+                "--offset and --size add up",
+            ),
             ("--read --mix 70", "--mix does not go with the pattern read"),
             (
                 "--rw randwrite --mix 70",
                 "--mix does not go with the pattern randwrite",
             ),
-            ("--write --destructive --yes-destroy=", "--yes-destroy: "),
+            ("--write --destructive --yes-destroy=", "--yes-destroy is empty: "),
         ] {
             let error = job(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");
