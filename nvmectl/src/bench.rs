@@ -8,9 +8,11 @@ mod progress;
 mod report;
 mod safety;
 
+use std::collections::BTreeMap;
+
 use stats_proto::bench::{BenchJob, BenchJobResult, BenchLine, BenchProgress, BenchResult, to_fio_json};
 
-use crate::args::{BenchArgs, Format};
+use crate::args::{BenchArgs, Format, Global};
 use crate::device::{self, DeviceName};
 use crate::error::Error;
 use crate::interrupt::Interrupt;
@@ -18,7 +20,7 @@ use crate::output::Output;
 use crate::snapshot;
 use crate::tree::{Access, DOCUMENT_MAX_BYTES, Errno, Tree, TreeFile, read_some, write_all};
 use progress::ProgressLine;
-use safety::{Target, Terminal};
+use safety::{Rehearsal, Target, Terminal};
 
 /// A benchmark as the command line asks for it, checked as far as that is possible without a device.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub struct Bench {
     device: Option<DeviceName>,
     fio_json: bool,
     over_existing: bool,
+    /// The device is of this process and ends with it.
+    embedded: bool,
 }
 
 impl Bench {
@@ -34,12 +38,13 @@ impl Bench {
     ///
     /// # Errors
     /// Usage.
-    pub fn new(args: &BenchArgs, device: Option<DeviceName>) -> Result<Self, Error> {
+    pub fn new(args: &BenchArgs, global: &Global) -> Result<Self, Error> {
         Ok(Self {
             job: job::from_args(args)?,
-            device: device::asked(device, args.ns)?,
+            device: device::asked(global.device, args.ns)?,
             fio_json: args.fio_json,
             over_existing: args.over_existing,
+            embedded: global.emulate.is_some(),
         })
     }
 
@@ -52,24 +57,30 @@ impl Bench {
         output.check_format("bench", &[])?;
         let nsid = device::one_namespace(tree, self.device, "bench")?;
         let target = Target::new(nsid, &self.job, &snapshot::read_light(tree)?);
+        let units = output.style.units;
+        // A dry run is refused what the run itself would be.
+        self.job.serial = if dry_run {
+            target.permit(&self.job, units, &mut Rehearsal(target.serial()))?
+        } else {
+            target.permit(&self.job, units, &mut Terminal)?
+        };
+        if self.job.writes() && !self.over_existing {
+            target.permit_over(existing::look(tree, nsid)?, units)?;
+        }
         if dry_run {
             return self.describe(nsid, &target, output);
-        }
-        self.job.serial = target.permit(&self.job, output.style.units, &mut Terminal)?;
-
-        if self.job.writes() && !self.over_existing {
-            target.permit_over(existing::look(tree, nsid)?, output.style.units)?;
         }
 
         let interrupt = Interrupt::listen()?;
         let line = ProgressLine::new(output.style.units);
-        let ended = drive(tree, nsid, &self.job, &interrupt, &mut |progress| {
-            line.show(&progress)
+        let ended = drive(tree, nsid, &self.job, &interrupt, &mut |heard| match heard {
+            Heard::Progress(progress) => line.show(&progress),
+            Heard::Interrupt => line.say_stopping(),
         });
         drop(line);
         let ended = ended?;
         self.print(&ended, output)?;
-        match failures(&ended.result.total) {
+        match failures(&ended.result.total, self.embedded) {
             _ if ended.interrupted => Err(Error::Interrupted),
             Some(failures) => Err(failures),
             None => Ok(()),
@@ -107,20 +118,37 @@ impl Bench {
 }
 
 /// The requests that failed, None if none did.
-fn failures(total: &BenchJobResult) -> Option<Error> {
+fn failures(total: &BenchJobResult, embedded: bool) -> Option<Error> {
     let count = total.read.errors.saturating_add(total.write.errors);
-    let by_status = total
+    let mut by_status = BTreeMap::<&str, u64>::new();
+    for (status, count) in total
         .read
         .errors_by_status
         .iter()
-        .chain(&total.write.errors_by_status);
-    let status = by_status
-        .max_by_key(|(_, count)| **count)
-        .map(|(status, _)| status.clone());
+        .chain(&total.write.errors_by_status)
+    {
+        let sum = by_status.entry(status).or_default();
+        *sum = sum.saturating_add(*count);
+    }
+    let mut statuses: Vec<(&str, u64)> = by_status.into_iter().collect();
+    statuses.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let statuses: Vec<String> = statuses
+        .iter()
+        .map(|(status, count)| format!("{count} with {status}"))
+        .collect();
     (count > 0).then(|| Error::RequestsFailed {
         count,
-        status: status.unwrap_or_default(),
+        statuses: statuses.join(", "),
+        embedded,
     })
+}
+
+/// What is heard while a job runs.
+enum Heard {
+    /// How far it is.
+    Progress(BenchProgress),
+    /// It was asked to end early; nothing follows but its end.
+    Interrupt,
 }
 
 /// A benchmark that ended.
@@ -141,7 +169,7 @@ fn drive(
     nsid: u32,
     job: &BenchJob,
     interrupt: &Interrupt,
-    on_progress: &mut dyn FnMut(BenchProgress),
+    hear: &mut dyn FnMut(Heard),
 ) -> Result<Ended, Error> {
     let path = format!("{nsid}/bench");
     let request = serde_json::to_vec(job).map_err(|error| Error::malformed(&path, error))?;
@@ -155,6 +183,7 @@ fn drive(
     loop {
         if interrupt.requested() && !interrupted {
             interrupted = true;
+            hear(Heard::Interrupt);
             // A job that has just ended cannot be stopped any more; its result is the next line.
             let _ = lines.file.write_at(STOP, 0);
         }
@@ -164,7 +193,8 @@ fn drive(
             (Err(error), None) => return Err(error),
         };
         match BenchLine::parse(&text).map_err(|error| Error::malformed(&path, error))? {
-            BenchLine::Progress(progress) => on_progress(progress),
+            BenchLine::Progress(_) if interrupted => {}
+            BenchLine::Progress(progress) => hear(Heard::Progress(progress)),
             BenchLine::Result(result) => {
                 return Ok(Ended {
                     text,
@@ -174,7 +204,7 @@ fn drive(
             }
             BenchLine::Error(error) => {
                 return Err(Error::Bench {
-                    message: error.error,
+                    message: job::with_options(&error.error),
                     errno: Errno(error.errno),
                 });
             }

@@ -76,6 +76,24 @@ pub fn asked(device: Option<DeviceName>, ns: Option<u32>) -> Result<Option<Devic
     }
 }
 
+/// Refuses a device that `tree` does not have.
+///
+/// # Errors
+/// Not found, with what there is.
+pub fn check(tree: &dyn Tree, asked: Option<DeviceName>) -> Result<(), Error> {
+    let Some(DeviceName::Namespace(nsid)) = asked else {
+        return Ok(());
+    };
+    let found = namespaces(tree)?;
+    if found.contains(&nsid) {
+        return Ok(());
+    }
+    Err(Error::NoNamespace {
+        nsid,
+        found: Names(&found).to_string(),
+    })
+}
+
 /// The namespace that a command about one namespace is to use: the one asked for, or the only one.
 ///
 /// # Errors

@@ -37,8 +37,14 @@ pub enum Error {
     #[error("the benchmark failed: {message}")]
     Bench { message: String, errno: Errno },
     /// A benchmark ran to its end, and the device failed some of its requests.
-    #[error("{count} requests failed, most often with: {status}")]
-    RequestsFailed { count: u64, status: String },
+    #[error("{count} requests failed: {statuses}")]
+    RequestsFailed {
+        count: u64,
+        /// Each status with its count, the most frequent first.
+        statuses: String,
+        /// The device ends with this command, so that nothing more can be learnt from it.
+        embedded: bool,
+    },
     /// Refused, because it would destroy data.
     #[error("refused: {lost}")]
     Refused { lost: String, hint: String },
@@ -67,6 +73,7 @@ impl Error {
         match error {
             nvme_driver::Error::Backend(BackendError::Emulator(why)) => {
                 let why = why.strip_prefix("emulator: ").unwrap_or(&why);
+                let why = why.replace("?; keys", "? Keys").replace("?;", "?");
                 Self::usage(
                     format!("--emulate={spec}: {why}"),
                     "SPEC is key=value,... such as size=4GiB,namespaces=2,latency=80us, or nothing at all",
@@ -136,6 +143,7 @@ impl Error {
             Self::NoNamespaces => "nvmectl identify --controller shows what the controller has".to_owned(),
             Self::NoNamespace { found, .. } => format!("there is {found}"),
             Self::Tree(TreeError { errno, .. }) | Self::Bench { errno, .. } => hint_of(*errno)?.to_owned(),
+            Self::RequestsFailed { embedded: true, .. } => return None,
             Self::RequestsFailed { .. } => {
                 "nvmectl error-log shows what the device says about them".to_owned()
             }

@@ -12,7 +12,8 @@ use crate::style::Align;
 use crate::tree::{Tree, read_document};
 use crate::values::{Wide, reported};
 
-const PATH: &str = "controller/log/error";
+/// The path of the log.
+pub const PATH: &str = "controller/log/error";
 
 /// Prints the Error Information log, newest error first.
 ///

@@ -8,7 +8,7 @@ use serde::Serialize;
 use stats_proto::big_int::big_u64_option;
 
 use crate::args::Format;
-use crate::device;
+use crate::device::{self, DeviceName};
 use crate::error::Error;
 use crate::identify;
 use crate::output::Output;
@@ -17,13 +17,13 @@ use crate::style::{Align, Tone, tone_of_state};
 use crate::tree::{Tree, read_document};
 use crate::values::Wide;
 
-/// Prints the list.
+/// Prints the list; with `asked` a namespace, only that one of the namespaces.
 ///
 /// # Errors
 /// What reading the tree's root and the statistics gives. A namespace that cannot be read is listed without its size.
-pub fn run(tree: &dyn Tree, output: &mut Output) -> Result<(), Error> {
+pub fn run(tree: &dyn Tree, asked: Option<DeviceName>, output: &mut Output) -> Result<(), Error> {
     output.check_format("list", &[])?;
-    let document = ListDocument::read(tree)?;
+    let document = ListDocument::read(tree, asked)?;
     match output.format {
         Format::Json => output.json(&document),
         _ => {
@@ -65,10 +65,14 @@ struct Namespace {
 }
 
 impl ListDocument {
-    fn read(tree: &dyn Tree) -> Result<Self, Error> {
+    fn read(tree: &dyn Tree, asked: Option<DeviceName>) -> Result<Self, Error> {
         let stats = snapshot::read_light(tree)?.controller;
         let namespaces = device::namespaces(tree)?
             .into_iter()
+            .filter(|nsid| match asked {
+                Some(DeviceName::Namespace(asked)) => asked == *nsid,
+                Some(DeviceName::Controller) | None => true,
+            })
             .map(|nsid| Namespace::read(tree, nsid))
             .collect();
         Ok(Self {
@@ -191,6 +195,7 @@ mod tests {
         let mut out = Vec::new();
         run(
             &tree(),
+            None,
             &mut Output::new(&mut out, format, Style::plain(Units::Iec)),
         )
         .unwrap();
@@ -226,6 +231,7 @@ mod tests {
         let mut out = Vec::new();
         run(
             &tree,
+            None,
             &mut Output::new(&mut out, Format::Table, Style::plain(Units::Iec)),
         )
         .unwrap();

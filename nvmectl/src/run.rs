@@ -1,11 +1,14 @@
 //! From a parsed command line to the command that does it.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use nvme_driver::config::Config;
+use serde::Serialize;
 
-use crate::args::{Cli, Command, Global};
+use crate::args::{Cli, Command, Format, Global};
 use crate::bench::Bench;
 use crate::device::{self, DeviceName};
 use crate::error::Error;
@@ -23,7 +26,8 @@ use crate::{error_log, list, smart};
 pub fn run(cli: &Cli) -> Result<(), Error> {
     let global = &cli.global;
     start_log(global);
-    let mut stdout = io::stdout().lock();
+    // Not through the library's own handle, which takes what cannot be written at all (EBADF) for written.
+    let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let mut output = Output::new(
         &mut stdout,
         global.format(),
@@ -31,18 +35,20 @@ pub fn run(cli: &Cli) -> Result<(), Error> {
     );
     match &cli.command {
         Command::List => {
-            if would_read(
-                global,
-                "controller/stats?light and the namespaces' identify",
-                &mut output,
-            )? {
+            output.check_format("list", &[])?;
+            let paths = ["controller/stats?light", "N/identify of each namespace N"];
+            let Some(tree) = to_read(global, global.device, &paths, &mut output)? else {
                 return Ok(());
-            }
-            list::run(&*connect(global)?, &mut output)
+            };
+            list::run(&*tree, global.device, &mut output)
         }
         Command::Identify(args) => {
             let subject = match (args.controller, device::asked(global.device, args.ns)?) {
                 (true, Some(DeviceName::Namespace(nsid))) => {
+                    // One that does not exist is the more helpful thing to say, where that can be known.
+                    if let Ok(tree) = connect(global) {
+                        device::check(&*tree, Some(DeviceName::Namespace(nsid)))?;
+                    }
                     return Err(Error::usage(
                         format!("--controller and --device nvme:{nsid} name different devices"),
                         "give one of the two",
@@ -60,51 +66,86 @@ pub fn run(cli: &Cli) -> Result<(), Error> {
             &mut output,
         ),
         Command::Smart(args) => {
-            if would_read(global, "controller/log/smart", &mut output)? {
+            output.check_format("smart", &[Format::Raw, Format::Hex])?;
+            let Some(tree) = to_read(global, global.device, &[smart::PATH], &mut output)? else {
                 return Ok(());
-            }
-            smart::run(&*connect(global)?, args.check, &mut output)
+            };
+            smart::run(&*tree, args.check, &mut output)
         }
         Command::ErrorLog => {
-            if would_read(global, "controller/log/error", &mut output)? {
+            output.check_format("error-log", &[Format::Raw, Format::Hex])?;
+            let paths = [error_log::PATH, smart::PATH];
+            let Some(tree) = to_read(global, global.device, &paths, &mut output)? else {
                 return Ok(());
-            }
-            error_log::run(&*connect(global)?, &mut output)
+            };
+            error_log::run(&*tree, &mut output)
         }
         Command::Stats(args) => {
+            output.check_format("stats", &[])?;
             let stats = Stats::new(args, global.device)?;
-            if would_read(global, &stats.path(), &mut output)? {
+            let asked = device::asked(global.device, args.ns)?;
+            let Some(tree) = to_read(global, asked, &[&stats.path()], &mut output)? else {
                 return Ok(());
-            }
-            stats.run(&*connect(global)?, &mut output)
+            };
+            stats.run(&*tree, &mut output)
         }
         Command::Bench(args) => {
-            let bench = Bench::new(args, global.device)?;
+            let bench = Bench::new(args, global)?;
             bench.run(&*connect(global)?, global.dry_run, &mut output)
         }
     }
 }
 
 fn run_identify(global: &Global, subject: Subject, output: &mut Output) -> Result<(), Error> {
-    let path = match subject {
-        Subject::Controller | Subject::Namespace(Some(DeviceName::Controller)) => {
-            "controller/identify".to_owned()
+    output.check_format("identify", &[Format::Raw, Format::Hex])?;
+    let (asked, path) = match subject {
+        Subject::Namespace(Some(DeviceName::Namespace(nsid))) => {
+            (Some(DeviceName::Namespace(nsid)), format!("{nsid}/identify"))
         }
-        Subject::Namespace(Some(DeviceName::Namespace(nsid))) => format!("{nsid}/identify"),
-        Subject::Namespace(None) => "the only namespace's identify".to_owned(),
+        Subject::Namespace(None) => (None, "N/identify of the only namespace N".to_owned()),
+        // The controller of a namespace: that one has to be there.
+        Subject::Controller | Subject::Namespace(Some(DeviceName::Controller)) => {
+            (global.device, "controller/identify".to_owned())
+        }
     };
-    if would_read(global, &path, output)? {
+    let Some(tree) = to_read(global, asked, &[&path], output)? else {
         return Ok(());
-    }
-    identify::run(&*connect(global)?, subject, output)
+    };
+    identify::run(&*tree, subject, output)
 }
 
-/// With `--dry-run`: says what a command that changes nothing would read, and is true.
-fn would_read(global: &Global, what: &str, output: &mut Output) -> Result<bool, Error> {
-    if global.dry_run {
-        output.text(&format!("would read nvme:{what}\n"))?;
+/// The tree that a command which changes nothing reads, once it is sure that `asked` is in it. None with `--dry-run`:
+/// then what would be read has been said, after the refusals that the command itself would have met.
+fn to_read(
+    global: &Global,
+    asked: Option<DeviceName>,
+    paths: &[&str],
+    output: &mut Output,
+) -> Result<Option<Box<dyn Tree>>, Error> {
+    let tree = connect(global)?;
+    device::check(&*tree, asked)?;
+    if !global.dry_run {
+        return Ok(Some(tree));
     }
-    Ok(global.dry_run)
+    if output.format == Format::Json {
+        output.json(&DryRun {
+            schema: "nvmectl-dry-run",
+            version: "1.0",
+            would_read: paths,
+        })?;
+    } else {
+        output.text(&format!("would read nvme:{}\n", paths.join(", nvme:")))?;
+    }
+    Ok(None)
+}
+
+/// What a command with `--dry-run` would have done.
+#[derive(Debug, Serialize)]
+struct DryRun<'p> {
+    schema: &'static str,
+    version: &'static str,
+    /// Paths of the driver's tree, relative to its root.
+    would_read: &'p [&'p str],
 }
 
 /// The tree that the command line means: an embedded driver's, or that of a daemon.

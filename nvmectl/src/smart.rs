@@ -12,7 +12,8 @@ use crate::tree::{Tree, read_document};
 use crate::values::{Flags, Wide, reported};
 use crate::view;
 
-const PATH: &str = "controller/log/smart";
+/// The path of the log.
+pub const PATH: &str = "controller/log/smart";
 const LOG_BYTES: usize = 512;
 
 /// Prints the SMART / Health Information log.

@@ -127,7 +127,7 @@ fn what_is_no_spec_is_refused() {
         ("1GiB", "`1GiB` is not of the form key=value"),
         ("=1", "unknown key ``"),
         ("colour=red", "unknown key `colour`"),
-        ("sise=1GiB", "did you mean `size`?"),
+        ("sise=1GiB", "did you mean `size`? Keys are size,"),
         ("Size=1GiB", "unknown key `Size`"),
         ("seed=1,seed=1", "`seed` is given more than once"),
         ("size=1GiB,,seed=1", ""),

@@ -80,13 +80,17 @@ fn the_report_says_what_was_asked_and_what_was_achieved() {
         "  read: IOPS=",
         ", 5000 requests)\n",
         "service latency, closed loop, QD=32",
-        "99.99=",
+        "99.50=",
         "  queue depth: 32 asked, ",
         "  errors: none\n",
     ] {
         assert!(text.contains(words), "{words}\n{text}");
     }
     assert!(!text.contains("write:"), "{text}");
+    assert!(
+        !text.contains("99.90="),
+        "five requests beyond it are too few: {text}"
+    );
 }
 
 #[test]
@@ -106,18 +110,21 @@ fn what_does_not_fit_the_device_is_refused() {
     for (line, words) in [
         (
             "--emulate=size=1MiB bench --bs 512 --ios 1",
-            "must be a multiple of the namespace's blocks of 4096 bytes",
+            "--bs is 512: it must be a multiple of the namespace's blocks of 4096 bytes",
         ),
         (
             "--emulate=size=1MiB bench --offset 512 --ios 1",
-            "must be a multiple of the namespace's blocks of 4096 bytes",
+            "--offset is 512: it must be a multiple of the namespace's blocks of 4096 bytes",
         ),
-        ("--emulate=size=1MiB bench --offset 1m --ios 1", "the region"),
+        (
+            "--emulate=size=1MiB bench --offset 1m --ios 1",
+            "choose another --offset or --size",
+        ),
         ("--emulate=size=1MiB bench --size 2m --ios 1", "the region"),
         ("--emulate=size=1MiB bench --bs 2m --ios 1", "the region"),
         (
             "--emulate bench --bs 64m --qd 65535 --jobs 65535 --ios 1",
-            "bytes of memory",
+            "lower --qd, --jobs or --bs",
         ),
     ] {
         refused(|| nvmectl(line), line, 2, &["the benchmark failed: ", words]);
@@ -155,7 +162,7 @@ fn writing_needs_leave() {
 
 #[test]
 fn a_dry_run_does_nothing() {
-    let ran = succeed("--emulate=size=1MiB --dry-run bench --randwrite --qd32");
+    let ran = succeed("--emulate=size=1MiB --dry-run bench --randwrite --qd32 --destructive");
     assert!(
         ran.stdout.starts_with("would write this job to nvme:1/bench:\n"),
         "{ran:?}"
@@ -165,6 +172,7 @@ fn a_dry_run_does_nothing() {
             .contains("this would overwrite 1.00MiB, bytes 0 to 1048575, of nvme:1"),
         "{ran:?}"
     );
+    assert!(ran.stdout.contains(" 10.0s\n"), "{ran:?}");
     let job = succeed("--emulate=size=1MiB --dry-run bench --qd32 --json").json();
     assert_eq!(
         (&job["schema"], &job["queue_depth"]),
@@ -178,6 +186,7 @@ fn an_interrupt_shows_what_was_measured() {
     for (format, wanted) in [
         ("table", "interrupted: this is what was measured until then"),
         ("json", "nvme-bench-result"),
+        ("table --fio-json", "\"jobs\""),
     ] {
         let line = format!("-v --emulate bench --qd 4 --time 1h --warmup 0 -o {format}");
         let mut child = nvmectl(&line)
@@ -190,7 +199,16 @@ fn an_interrupt_shows_what_was_measured() {
         let ran: Ran = child.wait_with_output().unwrap().into();
         assert_eq!(ran.code, Some(130), "{ran:?}");
         assert!(ran.stdout.contains(wanted), "{ran:?}");
-        assert!(!ran.stderr.contains("error"), "{ran:?}");
+        assert!(ran.stderr.contains("Ctrl-C again ends at once"), "{ran:?}");
+        if format == "table" {
+            assert!(!ran.stderr.contains("error"), "{ran:?}");
+        } else {
+            let error = ran.json_error();
+            assert_eq!(
+                (&error["error"], &error["exit_code"]),
+                (&"interrupted".into(), &130.into())
+            );
+        }
     }
 }
 

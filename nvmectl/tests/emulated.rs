@@ -47,8 +47,8 @@ fn list_shows_the_controller_and_every_namespace() {
 fn list_sends_the_device_no_command() {
     // What list reads, read from a driver whose admin commands can be counted meanwhile.
     assert_eq!(
-        succeed("--dry-run list").stdout,
-        "would read nvme:controller/stats?light and the namespaces' identify\n"
+        succeed("--emulate=size=1MiB --dry-run list").stdout,
+        "would read nvme:controller/stats?light, nvme:N/identify of each namespace N\n"
     );
     let driver = embedded::start("size=1MiB", &Config::default()).unwrap();
     let client = driver.client(0, 0, 1);
@@ -272,19 +272,104 @@ fn watching_prints_one_block_or_one_line_per_interval() {
 }
 
 #[test]
-fn a_dry_run_says_what_it_would_do_and_needs_no_device() {
+fn a_dry_run_says_what_it_would_do() {
     for (line, said) in [
         (
             "list",
-            "would read nvme:controller/stats?light and the namespaces' identify\n",
+            "would read nvme:controller/stats?light, nvme:N/identify of each namespace N\n",
         ),
         ("identify", "would read nvme:controller/identify\n"),
         ("identify --ns 2", "would read nvme:2/identify\n"),
         ("smart", "would read nvme:controller/log/smart\n"),
-        ("error-log", "would read nvme:controller/log/error\n"),
+        (
+            "error-log",
+            "would read nvme:controller/log/error, nvme:controller/log/smart\n",
+        ),
         ("stats --ns 2 --light", "would read nvme:2/stats?light\n"),
     ] {
-        assert_eq!(succeed(&format!("--dry-run {line}")).stdout, said, "{line}");
+        let line = format!("--emulate=size=1MiB,namespaces=2 --dry-run {line}");
+        assert_eq!(succeed(&line).stdout, said, "{line}");
+        let document = succeed(&format!("{line} --json")).json();
+        assert_eq!(document["schema"], "nvmectl-dry-run", "{line}");
+        let paths = document["would_read"].as_array().unwrap();
+        let first = paths[0].as_str().unwrap();
+        assert!(
+            said.starts_with(&format!("would read nvme:{first}")),
+            "{line}: {document}"
+        );
+    }
+}
+
+#[test]
+fn a_dry_run_is_refused_what_the_run_is() {
+    for (line, code, words) in [
+        ("list", 4, "no driver is running"),
+        ("--emulate=size=0 list", 2, "bad value `0` for `size`"),
+        (
+            "--emulate=size=1MiB smart -d 7",
+            4,
+            "there is no namespace nvme:7",
+        ),
+        (
+            "--emulate=size=1MiB list -o raw",
+            2,
+            "list cannot be printed as raw",
+        ),
+        ("--emulate=size=1MiB bench --write", 8, "add --destructive"),
+        (
+            "--emulate=size=1MiB bench --write --destructive --yes-destroy=S2",
+            8,
+            "is not its serial number",
+        ),
+        (
+            "--emulate=size=1MiB bench -d 7",
+            4,
+            "there is no namespace nvme:7",
+        ),
+    ] {
+        let line = format!("--dry-run {line}");
+        refused(|| nvmectl(&line), &line, code, &[words]);
+    }
+}
+
+#[test]
+fn a_device_that_does_not_exist_is_not_found() {
+    for command in [
+        "list",
+        "identify",
+        "identify --controller",
+        "id-ctrl",
+        "id-ns",
+        "smart",
+        "error-log",
+        "stats",
+        "bench",
+    ] {
+        let line = format!("--emulate=size=1MiB,namespaces=2 -d nvme:7 {command}");
+        let words = ["there is no namespace nvme:7", "there is nvme:1 or nvme:2"];
+        refused(|| nvmectl(&line), &line, 4, &words);
+    }
+    let one = succeed("--emulate=size=1MiB,namespaces=2 -d nvme:2 list --json").json();
+    assert_eq!(one["namespaces"].as_array().unwrap().len(), 1, "{one}");
+    assert_eq!(one["namespaces"][0]["nsid"], 2);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_output_that_cannot_be_written_is_an_error() {
+    for (output, words) in [
+        // Open for reading only.
+        (std::fs::File::open("/dev/null").unwrap(), "Bad file descriptor"),
+        (
+            std::fs::File::options().write(true).open("/dev/full").unwrap(),
+            "No space left",
+        ),
+    ] {
+        let command = nvmectl("--emulate=size=1MiB list").stdout(output).output();
+        let ran: common::Ran = command.unwrap().into();
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.stderr.contains("cannot write the output"), "{ran:?}");
+        assert!(ran.stderr.contains(words), "{ran:?}");
     }
 }
 

@@ -28,11 +28,10 @@ impl Session {
             let path = std::ffi::OsStr::from_bytes(name.as_bytes());
             OpenOptions::new().read(true).write(true).open(path).unwrap()
         };
-        command
-            .env("TERM", "xterm")
-            .stdin(open())
-            .stdout(open())
-            .stderr(open());
+        if command.get_envs().all(|(name, _)| name != "TERM") {
+            command.env("TERM", "xterm");
+        }
+        command.stdin(open()).stdout(open()).stderr(open());
         let child = command.spawn().unwrap();
         Self {
             child,
@@ -141,4 +140,55 @@ fn colours_are_shown_unless_unwanted() {
     assert!(seen("--emulate=size=1MiB list --color always", "1").contains('\u{1b}'));
     // A terminal that does not know its size does not squeeze the table.
     assert!(seen("--emulate=size=1MiB list", "1").contains("nvme:controller  Emulated NVMe Controller  "));
+}
+
+#[test]
+fn colours_are_kept_from_help_and_refusals_too() {
+    for (line, code) in [
+        ("--help", 0),
+        ("list --frobnicate", 2),
+        ("--emulate=size=1MiB list", 0),
+    ] {
+        let seen = |option: &str, term: &str| {
+            let mut command = nvmectl(&format!("{option} {line}"));
+            command.env("TERM", term);
+            let (seen, ended) = Session::start(command).end();
+            assert_eq!(ended, Some(code), "{line}: {seen}");
+            seen
+        };
+        assert!(seen("", "xterm").contains('\u{1b}'), "{line}");
+        assert!(!seen("--color never", "xterm").contains('\u{1b}'), "{line}");
+        assert!(!seen("--color=never", "xterm").contains('\u{1b}'), "{line}");
+        assert!(!seen("", "dumb").contains('\u{1b}'), "{line}");
+    }
+}
+
+#[test]
+fn raw_bytes_are_kept_from_the_terminal() {
+    for command in ["identify", "smart", "error-log"] {
+        let line = format!("--emulate=size=1MiB {command} -o raw");
+        let (seen, code) = Session::start(nvmectl(&line)).end();
+        assert_eq!(code, Some(2), "{seen:?}");
+        assert!(
+            seen.contains("not for a terminal") && seen.contains("--output hex"),
+            "{seen:?}"
+        );
+    }
+}
+
+#[test]
+fn an_interrupt_takes_the_progress_line_away() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let mut session = Session::start(nvmectl("--emulate=size=1MiB bench --time 1h --warmup 0"));
+    session.wait_for("running ");
+    kill_process(Pid::from_child(&session.child), Signal::INT).unwrap();
+    let (seen, code) = session.end();
+    assert_eq!(code, Some(130), "{seen}");
+    let (before, after) = seen.split_once("interrupted: waiting").unwrap();
+    assert!(
+        before.ends_with("\u{1b}[2K") || before.ends_with("\u{1b}[K"),
+        "{before:?}"
+    );
+    assert!(after.starts_with(" for the last requests; Ctrl-C again ends at once"));
+    assert!(!after.contains("running "), "{after:?}");
 }

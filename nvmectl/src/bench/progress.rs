@@ -1,6 +1,6 @@
 //! The progress line of a benchmark, on standard error and only where that is a terminal.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use stats_proto::bench::{BenchProgress, Phase};
@@ -33,7 +33,16 @@ impl ProgressLine {
         self.bar.set_message(text(progress, self.units));
         self.bar.tick();
     }
+
+    /// Takes the line away for good, and says how a user who is in a hurry can end it at once.
+    pub fn say_stopping(&self) {
+        self.bar.finish_and_clear();
+        // Where standard error is closed there is nobody to tell.
+        let _ = writeln!(io::stderr(), "{STOPPING}");
+    }
 }
+
+const STOPPING: &str = "interrupted: waiting for the last requests; Ctrl-C again ends at once";
 
 impl Drop for ProgressLine {
     fn drop(&mut self) {

@@ -1,6 +1,6 @@
 //! What a benchmark that writes would destroy, and whether it may.
 
-use std::io::{BufRead, Write};
+use std::io::{BufRead, IsTerminal, Write};
 
 use stats_proto::bench::BenchJob;
 use stats_proto::stats::StatsDocument;
@@ -39,6 +39,11 @@ impl Target {
             emulated: stats.controller.backend == "emulated",
             region: (job.offset_bytes, asked_end.or(namespace_end)),
         }
+    }
+
+    /// The device's serial number.
+    pub fn serial(&self) -> &str {
+        &self.serial
     }
 
     /// Exactly what would be lost.
@@ -119,9 +124,8 @@ pub struct Terminal;
 
 impl Ask for Terminal {
     fn line(&mut self, question: &str) -> Option<String> {
-        use std::io::IsTerminal;
         let (input, mut output) = (std::io::stdin(), std::io::stderr());
-        if !input.is_terminal() || !output.is_terminal() {
+        if !Self::is_there() {
             return None;
         }
         output
@@ -131,6 +135,21 @@ impl Ask for Terminal {
         let mut typed = String::new();
         input.lock().read_line(&mut typed).ok()?;
         Some(typed)
+    }
+}
+
+impl Terminal {
+    fn is_there() -> bool {
+        std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+    }
+}
+
+/// Types the serial number it was given, unasked, where somebody could have been asked for it.
+pub struct Rehearsal<'s>(pub &'s str);
+
+impl Ask for Rehearsal<'_> {
+    fn line(&mut self, _question: &str) -> Option<String> {
+        Terminal::is_there().then(|| self.0.to_owned())
     }
 }
 

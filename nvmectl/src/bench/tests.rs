@@ -29,7 +29,11 @@ fn line(document: &impl serde::Serialize) -> String {
 fn driven(tree: &FakeTree, interrupt: &Interrupt) -> (Result<Ended, Error>, Vec<BenchProgress>) {
     let mut seen = Vec::new();
     let job = BenchJob::default();
-    let ended = drive(tree, 1, &job, interrupt, &mut |progress| seen.push(progress));
+    let ended = drive(tree, 1, &job, interrupt, &mut |heard| {
+        if let Heard::Progress(progress) = heard {
+            seen.push(progress);
+        }
+    });
     (ended, seen)
 }
 
@@ -81,13 +85,21 @@ fn what_is_no_benchmark_line_is_malformed() {
 #[test]
 fn an_interrupt_stops_the_job_and_its_result_so_far_is_taken() {
     let result = line(&crate::samples::bench_result(1, BenchJob::default()));
-    let tree = FakeTree::new().file("1/bench", (line(&progress(1)) + &result).as_bytes());
+    let lines = line(&progress(1)) + &line(&progress(2)) + &result;
+    let tree = FakeTree::new().file("1/bench", lines.as_bytes());
     let interrupt = Interrupt::default();
-    let ended = drive(&tree, 1, &BenchJob::default(), &interrupt, &mut |_| {
-        interrupt.request()
+    let mut seen = Vec::new();
+    let ended = drive(&tree, 1, &BenchJob::default(), &interrupt, &mut |heard| {
+        seen.push(matches!(heard, Heard::Progress(_)));
+        interrupt.request();
     })
     .ok()
     .unwrap();
+    assert_eq!(
+        seen,
+        [true, false],
+        "no progress is heard after the interrupt that was"
+    );
     assert!(ended.interrupted);
     assert_eq!(ended.text + "\n", result);
     assert!(tree.written("1/bench").ends_with(b"}stop"));
@@ -132,7 +144,10 @@ fn a_benchmark_with_failed_requests_is_printed_and_an_error() {
         .file("controller/stats?light", &stats)
         .file("1/bench", result.as_bytes());
     for (format, printed) in [
-        (Format::Table, "errors: 3\n    read: 3 Unrecovered Read Error"),
+        (
+            Format::Table,
+            "errors: 3 (0.30/s)\n    read: 3 Unrecovered Read Error",
+        ),
         (Format::Json, &result),
     ] {
         let bench = Bench {
@@ -140,6 +155,7 @@ fn a_benchmark_with_failed_requests_is_printed_and_an_error() {
             device: None,
             fio_json: false,
             over_existing: false,
+            embedded: format == Format::Json,
         };
         let mut out = Vec::new();
         let style = crate::style::Style::plain(crate::units::Units::Iec);
@@ -149,9 +165,25 @@ fn a_benchmark_with_failed_requests_is_printed_and_an_error() {
         assert_eq!((error.name(), error.exit_code()), ("requests_failed", 1));
         assert_eq!(
             error.to_string(),
-            "3 requests failed, most often with: Unrecovered Read Error"
+            "3 requests failed: 3 with Unrecovered Read Error"
+        );
+        assert_eq!(
+            error.hint().is_some(),
+            format == Format::Table,
+            "an embedded device's log is gone"
         );
         let out = String::from_utf8(out).unwrap();
         assert!(out.contains(printed), "{out}");
     }
+}
+
+#[test]
+fn what_the_driver_says_of_a_job_is_said_of_options() {
+    let error = r#"{"schema":"nvme-bench-error","version":"1.0","error":"choose another offset_bytes or size_bytes","errno":22}"#;
+    let tree = FakeTree::new().file("1/bench", format!("{error}\n").as_bytes());
+    let error = driven(&tree, &Interrupt::default()).0.err().unwrap();
+    assert_eq!(
+        error.to_string(),
+        "the benchmark failed: choose another --offset or --size"
+    );
 }
