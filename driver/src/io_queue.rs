@@ -41,20 +41,18 @@
 //! # }
 //! ```
 
+mod command;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use nvme_spec::SubmissionEntry;
-use nvme_spec::command::{self, DsmRange, ReadWriteCdw12};
-
+use self::command::{attach_data, attach_range, command_for, copy_from_pages, next_blocks};
 use crate::backend::Windows;
 use crate::dma::arena::Arena;
 use crate::dma::pages::{Chain, PagePool};
-use crate::dma::{Buffer, Region};
 use crate::error::IoError;
 use crate::namespace::Namespace;
-use crate::prp;
-use crate::queue::{Accounting, Completed, QueuePair, Reserved};
+use crate::queue::{Accounting, Completed, QueuePair};
 use crate::request::{Finished, Op, Request};
 use crate::stats::{OpClass, QueueStats};
 
@@ -549,172 +547,6 @@ impl<T> Drop for IoQueue<T> {
             );
             std::mem::forget(std::mem::take(&mut self.requests));
             std::mem::forget(self.windows.take());
-        }
-    }
-}
-
-/// How many of the blocks from `slba` on the next command does.
-#[inline]
-fn next_blocks(limits: &Limits, namespace: &Namespace, op: Op, slba: u64, left: u64) -> u64 {
-    /// NLB has 16 bits and is 0's based.
-    const MAX_NLB: u64 = 1 << 16;
-    let shift = namespace.lba_shift;
-    let most = match op {
-        Op::Flush => return 0,
-        Op::Read | Op::Write { .. } | Op::Compare => (limits.max_transfer_bytes as u64 >> shift).min(MAX_NLB),
-        Op::WriteZeroes { .. } => (limits.max_zeroes_bytes >> shift).min(MAX_NLB),
-        Op::Verify => (limits.max_verify_bytes >> shift).min(MAX_NLB),
-        Op::Deallocate => limits.max_range_blocks,
-    }
-    .max(1);
-    // A command that crosses the namespace's optimal boundary (NOIOB) is slow on some controllers.
-    let to_boundary = match namespace.boundary_blocks {
-        0 => u64::MAX,
-        boundary => boundary - slba % boundary,
-    };
-    left.min(most)
-        .min(if op.has_data() { to_boundary } else { u64::MAX })
-}
-
-#[inline]
-fn command_for(op: Op, nsid: u32, slba: u64, blocks: u64) -> SubmissionEntry {
-    // `next_blocks` keeps it within 1 to 65536 where it is a number of blocks.
-    let blocks = blocks as u32;
-    match op {
-        Op::Read => command::read(nsid, slba, blocks),
-        Op::Write { fua } => command::write(nsid, slba, blocks, fua),
-        Op::Flush => command::flush(nsid),
-        Op::WriteZeroes { deallocate } => {
-            let mut entry = command::write_zeroes(nsid, slba, blocks);
-            entry.cdw12 = ReadWriteCdw12::from(entry.cdw12).with_deac(deallocate).into();
-            entry
-        }
-        Op::Deallocate => command::dataset_management(nsid, 1, true),
-        Op::Compare => command::compare(nsid, slba, blocks),
-        Op::Verify => command::verify(nsid, slba, blocks),
-    }
-}
-
-/// Dataset Management takes its ranges as data: one range, in a page of the queue's own.
-fn attach_range(
-    pool: &mut PagePool,
-    entry: &mut SubmissionEntry,
-    part: &mut Part,
-    slba: u64,
-    blocks: u64,
-) -> Option<()> {
-    let page = pool.take(&mut part.pages)?;
-    let (region, offset) = pool.place(page);
-    region.write(
-        offset,
-        &DsmRange {
-            cattr: 0.into(),
-            length_blocks: (blocks as u32).into(),
-            slba: slba.into(),
-        },
-    );
-    entry.prp1 = pool.iova(page);
-    Some(())
-}
-
-/// Tells the device where the command's data is, and copies it there where it cannot be left in place.
-#[allow(clippy::too_many_arguments)]
-#[inline]
-fn attach_data<T>(
-    pool: &mut PagePool,
-    windows: &mut Option<Box<dyn Windows>>,
-    limits: &Limits,
-    arena: &Arena,
-    request: &mut Request<T>,
-    reserved: &Reserved,
-    entry: &mut SubmissionEntry,
-    part: &mut Part,
-) -> Option<()> {
-    let page_bytes = limits.page_bytes;
-    let in_place = match &mut request.buffer {
-        Buffer::Dma(buffer) if buffer.belongs_to(arena) => Some(buffer.iova() + part.offset as u64),
-        buffer => match windows {
-            Some(windows) if limits.zero_copy => {
-                let mapped = map(windows.as_mut(), reserved.slot(), buffer, part);
-                part.window = mapped.is_some();
-                mapped
-            }
-            _ => None,
-        },
-    };
-    match in_place {
-        Some(start) => {
-            let pages = prp::data_pages(start as usize, part.len, page_bytes);
-            if prp::list_pages(pages, page_bytes) > pool.available() {
-                return None;
-            }
-            let first = start & !(page_bytes as u64 - 1);
-            let address = |_: &PagePool, page: usize| match page {
-                0 => start,
-                _ => first + (page * page_bytes) as u64,
-            };
-            prp::describe(entry, pages, address, pool, &mut part.pages)
-        }
-        None => {
-            let pages = prp::data_pages(0, part.len, page_bytes);
-            if pages + prp::list_pages(pages, page_bytes) > pool.available() {
-                return None;
-            }
-            part.copied = true;
-            for _ in 0..pages {
-                pool.take(&mut part.pages)?;
-            }
-            if !request.op.fills_buffer() {
-                copy_to_pages(pool, part, request.buffer.as_slice());
-            }
-            let mut page = part.pages.first()?;
-            let address = |pool: &PagePool, _: usize| {
-                let address = pool.iova(page);
-                page = pool.after(page).unwrap_or(page);
-                address
-            };
-            let mut lists = Chain::EMPTY;
-            let described = prp::describe(entry, pages, address, pool, &mut lists);
-            pool.join(&mut part.pages, &mut lists);
-            described
-        }
-    }
-}
-
-/// Opens the slot's window on the part's bytes of the buffer.
-fn map(windows: &mut dyn Windows, slot: u16, buffer: &mut Buffer, part: &Part) -> Option<u64> {
-    crate::dma::map_part(windows, slot, buffer, part.offset, part.len)
-}
-
-fn pieces<'a>(
-    pool: &'a PagePool,
-    part: &'a Part,
-) -> impl Iterator<Item = (&'a Region, usize, std::ops::Range<usize>)> {
-    let page_bytes = pool.page_bytes();
-    std::iter::successors(part.pages.first(), |page| pool.after(*page))
-        .enumerate()
-        .map_while(move |(index, page)| {
-            let start = index * page_bytes;
-            let end = (start + page_bytes).min(part.len);
-            (start < end).then(|| {
-                let (region, offset) = pool.place(page);
-                (region, offset, part.offset + start..part.offset + end)
-            })
-        })
-}
-
-fn copy_to_pages(pool: &PagePool, part: &Part, buffer: &[u8]) {
-    for (region, offset, range) in pieces(pool, part) {
-        if let Some(from) = buffer.get(range) {
-            region.copy_in(offset, from);
-        }
-    }
-}
-
-fn copy_from_pages(pool: &PagePool, part: &Part, buffer: &mut [u8]) {
-    for (region, offset, range) in pieces(pool, part) {
-        if let Some(into) = buffer.get_mut(range) {
-            region.copy_out(offset, into);
         }
     }
 }
