@@ -67,7 +67,14 @@ fn main() -> ExitCode {
 
 /// What clap has to say: help and versions on standard output, refusals on standard error.
 fn answer(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
-    let _ = error.print();
+    let answers_a_question = !error.use_stderr();
+    if let Err(why) = error.print() {
+        let error = Error::Output(why);
+        if !error.is_silent() {
+            let _ = writeln!(std::io::stderr(), "{}", error.text());
+        }
+        return ExitCode::from(if answers_a_question { error.exit_code() } else { 2 });
+    }
     if error.use_stderr() && args::asks_for_json(arguments) {
         let text = error.to_string();
         let message = text

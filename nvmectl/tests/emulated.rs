@@ -371,6 +371,10 @@ fn an_output_that_cannot_be_written_is_an_error() {
         assert!(ran.stderr.contains("cannot write the output"), "{ran:?}");
         assert!(ran.stderr.contains(words), "{ran:?}");
     }
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let ran: common::Ran = nvmectl("--help").stdout(full).output().unwrap().into();
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("cannot write the output"), "{ran:?}");
 }
 
 #[test]
