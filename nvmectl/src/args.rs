@@ -268,7 +268,7 @@ pub struct BenchArgs {
         long, visible_alias = "runtime", value_name = "DURATION", help_heading = "Load", value_parser = parse_duration_ns
     )]
     pub time: Option<u64>,
-    /// Taken for fio's sake: a job with a --time always runs that long
+    /// Taken for fio's sake, without effect: --time needs no leave
     #[arg(long = "time_based", alias = "time-based", help_heading = "Load")]
     pub time_based: bool,
     /// Stop after N requests of each job
