@@ -43,7 +43,7 @@ const SMART_LOG_BYTES: usize = 512;
 pub(crate) enum Progress {
     /// Something is awaited; turn again soon.
     Waiting,
-    /// The controller is ready: [`Bringup::finish`].
+    /// The controller is ready.
     Ready,
 }
 

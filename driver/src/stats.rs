@@ -1,6 +1,6 @@
 //! What a queue counts, and how it is read without stopping it.
 //!
-//! Each queue pair owns a [`QueueRecorder`], which is the only writer of its counters: a relaxed load and a relaxed
+//! Each queue pair owns a `QueueRecorder`, which is the only writer of its counters: a relaxed load and a relaxed
 //! store each, no read-modify-write. A reader takes a [`QueueSnapshot`] through the [`QueueStats`] that both share.
 //!
 //! **How a snapshot is consistent.** The writer makes a sequence number odd before it changes anything and even after

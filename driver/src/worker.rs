@@ -1,7 +1,7 @@
 //! The owner of one I/O queue pair: takes requests from other threads, runs loads of its own, reaps and answers.
 //!
-//! [`Worker::turn`] does what can be done at one moment and says when to come back; it never waits. The thread around
-//! it is [`run`].
+//! `Worker::turn` does what can be done at one moment and says when to come back; it never waits. The thread around
+//! it is `run`.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
