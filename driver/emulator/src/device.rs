@@ -50,7 +50,7 @@ pub(crate) struct Device {
     state: AtomicU8,
     /// CC.MPS as it was when the controller was enabled: pages of `1 << page_shift` bytes.
     page_shift: AtomicU8,
-    /// Events for the controller to report: [`Device::take_notes`].
+    /// Events for the controller to report.
     invalid_doorbell_value: AtomicBool,
     /// Whether the volatile write cache is enabled.
     write_cache: AtomicBool,
