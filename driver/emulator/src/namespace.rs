@@ -159,7 +159,7 @@ impl Namespace {
             .get(usize::from(lbaf))
             .ok_or(refused(Status::INVALID_FORMAT))?;
         let old = self.format();
-        self.storage.deallocate(0, old.size_bytes())?;
+        self.storage.erase(old.size_bytes())?;
         self.storage.flush()?;
         // What does not make up a whole block is left over, and there again after a change back only if it is configured.
         let new = Format {

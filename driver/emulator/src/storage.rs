@@ -90,6 +90,15 @@ impl Storage {
         }
     }
 
+    /// Deallocates everything, of which `size_bytes` are in use.
+    pub fn erase(&self, size_bytes: u64) -> Result<(), StorageError> {
+        match self {
+            // To the end of the last chunk, which may reach beyond the size: it goes as a whole then.
+            Self::Memory(memory) => memory.deallocate(0, memory.capacity_bytes()),
+            Self::File(_) | Self::Null => self.deallocate(0, size_bytes),
+        }
+    }
+
     /// Makes all writes so far outlive a power failure, as far as the medium can.
     pub fn flush(&self) -> Result<(), StorageError> {
         match self {
