@@ -34,7 +34,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::{ColorChoice, CommandFactory, FromArgMatches};
 
 use crate::args::{Cli, Format};
 use crate::error::{Error, ErrorDocument};
@@ -42,7 +42,7 @@ use crate::error::{Error, ErrorDocument};
 fn main() -> ExitCode {
     let arguments = args::rewrite(std::env::args_os());
     let parsed = Cli::command()
-        .color(args::color_of(&arguments))
+        .color(help_color(&arguments))
         .try_get_matches_from(&arguments)
         .and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
@@ -87,4 +87,14 @@ fn answer(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
         let _ = writeln!(std::io::stderr(), "{}", document.to_line());
     }
     ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+}
+
+/// Colour of help and refusals. The parser's own choice would colour a dumb terminal where CI is set.
+fn help_color(arguments: &[OsString]) -> ColorChoice {
+    match args::color_of(arguments) {
+        ColorChoice::Auto if std::env::var_os("TERM").is_some_and(|term| term == "dumb") => {
+            ColorChoice::Never
+        }
+        asked => asked,
+    }
 }

@@ -18,6 +18,8 @@ pub fn nvmectl(line: &str) -> Command {
     {
         command.env_remove(variable);
     }
+    // Whatever the terminal is that the tests run in.
+    command.env("TERM", "xterm");
     // No test finds a driver that happens to run on this machine.
     command.env("NVME_ROOT", "/nonexistent");
     command.args(line.split_whitespace());
