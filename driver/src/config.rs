@@ -3,7 +3,7 @@
 //! | variable | default | accepted |
 //! | --- | --- | --- |
 //! | `NVME_NUM_QUEUES` | 0 | 0 (one I/O queue pair per CPU) to 65535 |
-//! | `NVME_QUEUE_DEPTH` | 1024 | 2 to 65536 entries |
+//! | `NVME_QUEUE_DEPTH` | 1024 | 2 to 65536 entries; at most 4096 are used |
 //! | `NVME_POLLING_MODE` | adaptive | false, true, adaptive |
 //! | `NVME_POLL_INTERVAL_US` | 10 | 0 (spin) to 1000000 |
 //! | `NVME_ZERO_COPY` | true | true, false |
@@ -46,7 +46,7 @@ pub enum SchedulerKind {
 pub struct Config {
     /// I/O queue pairs asked for; 0 asks for one per CPU.
     pub num_queues: u16,
-    /// Entries of each I/O queue asked for, 2 to 65536.
+    /// Entries of each I/O queue asked for, 2 to 65536; at most 4096 are used, so that command ids have room for generations.
     pub queue_depth: u32,
     /// How completions are noticed.
     pub polling: PollingMode,
