@@ -110,6 +110,15 @@ fn a_writer_in_the_middle_of_a_change_makes_no_consistent_snapshot() {
     assert!(recorder.stats().snapshot(0, false).consistent);
 }
 
+/// Ends the writer also when the reader fails: otherwise the failure would be a hang.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A writer that never pauses, and a reader: the writer leaves copies, and each is of one moment.
 #[test]
 fn a_reader_of_a_busy_writer_gets_one_moment() {
@@ -133,6 +142,7 @@ fn a_reader_of_a_busy_writer_gets_one_moment() {
                 recorder.leave_copy_if_asked();
             }
         });
+        let _stop_at_end = StopAtEnd(&stop);
         let (mut consistent, mut before) = (0, 0);
         for round in 0..300 {
             let snapshot = stats.snapshot(0, round % 2 == 0);
@@ -151,7 +161,6 @@ fn a_reader_of_a_busy_writer_gets_one_moment() {
                 }
             }
         }
-        stop.store(true, Ordering::Relaxed);
         assert!(consistent > 250, "{consistent}");
     });
 }
