@@ -72,7 +72,7 @@ impl EmbeddedDriver {
     pub fn client(&self, uid: u32, gid: u32, pid: u32) -> Client {
         Client {
             scheme: Arc::clone(&self.scheme),
-            caller: Caller { uid, gid, pid },
+            caller: Caller::new(uid, gid, pid),
         }
     }
 
@@ -133,7 +133,7 @@ impl Client {
         let call = Call::Open {
             path: path.to_owned(),
             flags,
-            caller: self.caller,
+            caller: self.caller.clone(),
         };
         match wait(&self.scheme, call)? {
             Reply::Opened(id) => Ok(Handle {
@@ -268,7 +268,7 @@ impl Answers for Slot {
     }
 }
 
-fn wait(scheme: &Scheme, call: Call) -> Result<Reply, Errno> {
+fn wait(scheme: &Arc<Scheme>, call: Call) -> Result<Reply, Errno> {
     let slot = Arc::new(Slot::default());
     scheme.call(0, call, &(Arc::clone(&slot) as Arc<dyn Answers>));
     let answer = slot.answer.lock().unwrap_or_else(PoisonError::into_inner);

@@ -26,12 +26,28 @@
 //!   of a block reads the block, changes it and writes it, and no other write of this scheme gets in between.
 //!   Past the end a read is short (0 bytes at the end), a write is short, and at the end a write is `ENOSPC`.
 //!   A call moves at most [`MAX_TRANSFER_BYTES`], beyond that it is short. `Sync` is a Flush command.
+//!   `Zero` makes any range read as zeroes: with Write Zeroes where the controller has it, otherwise by
+//!   writing zeroes; to give storage up as well (Dataset Management, which promises nothing of what is read
+//!   afterwards) changes nothing of that. It keeps writes of its range out as another write does.
 //! - **A namespace that the driver cannot use** (metadata, an absurd block size) is listed and its `stats`
-//!   and `identify` work; to open its block device or `bench` is `EOPNOTSUPP`.
+//!   and `identify` work; to open its block device or `bench` is `EOPNOTSUPP`, and its size is 0.
+//! - **Access** is by mode, owner and group, as the next section has it, and is decided when a node is opened.
 //! - **The transaction files** belong to the handle: nobody sees another handle's answers. See the files
 //!   [`admin`](self#admin) and [`bench`](self#bench).
 //! - **Limits**: [`MAX_HANDLES`] open handles, then `ENFILE`. Where a queue is full, `EAGAIN`: nothing was
 //!   done.
+//!
+//! # Access
+//! | node | mode | who |
+//! | --- | --- | --- |
+//! | directories | 0555 | anyone, to list |
+//! | `identify`, `stats`, `log/...` | 0444 | anyone, to read: they change nothing and show no data |
+//! | `N`, `N/data` | 0600 of 0:0 at first | as mode, owner and group say; uid 0 always |
+//! | `controller/admin` | 0600 | uid 0: it can erase the disk |
+//! | `N/bench` | 0600 | uid 0: it loads the disk, and may overwrite it |
+//!
+//! Mode, owner and group of a block device are uid 0's to change ([`Call::Permit`]) and kept for the life of
+//! the scheme; those of all else are fixed.
 //!
 //! # admin
 //! Write a 64-byte submission entry, followed by the data if the command sends any; the write is answered
@@ -51,6 +67,7 @@
 mod access;
 mod admin;
 mod bench;
+mod call;
 mod data;
 mod documents;
 mod errno;
@@ -68,156 +85,44 @@ mod tests;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use crate::admin::MAX_ADMIN_DATA_BYTES;
-pub use access::{Caller, OpenFlags};
+pub use access::{Caller, OpenFlags, Ownership, Permissions};
+pub use call::{Answers, Call, Entry, HandleId, NodeKind, Reply, Stat};
 pub use data::MAX_TRANSFER_BYTES;
 pub use errno::Errno;
 pub use service::BlockService;
 
-use data::Volumes;
-use handle::{Handle, Handles};
+use access::Owners;
+use data::{Geometry, Volumes};
+use handle::{Handle, Handles, NO_BLOCK_BYTES};
 use path::{LogPage, Node};
 use pending::Pending;
+use service::Namespace;
 
 /// The most handles that are open at once.
 pub const MAX_HANDLES: usize = 4096;
-
-/// One open node, until [`Call::Close`]. Never used twice by one scheme.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct HandleId(pub u64);
-
-/// What a client asks.
-#[derive(Debug)]
-pub enum Call {
-    /// Opens a node; answered by [`Reply::Opened`].
-    Open {
-        /// Where, as the table of [the module](self) has it, without the scheme's name.
-        path: String,
-        /// What for.
-        flags: OpenFlags,
-        /// By whom.
-        caller: Caller,
-    },
-    /// Reads at most `buffer.len()` bytes; answered by [`Reply::Read`].
-    Read {
-        /// What was opened.
-        handle: HandleId,
-        /// From where, in bytes.
-        offset: u64,
-        /// Where the bytes are put; comes back with the answer.
-        buffer: Vec<u8>,
-    },
-    /// Writes; answered by [`Reply::Written`].
-    Write {
-        /// What was opened.
-        handle: HandleId,
-        /// Where to, in bytes. Transaction files do not look at it.
-        offset: u64,
-        /// The bytes; come back with the answer.
-        data: Vec<u8>,
-    },
-    /// Makes what was written durable (a Flush command); answered by [`Reply::Done`].
-    Sync {
-        /// What was opened.
-        handle: HandleId,
-    },
-    /// Answered by [`Reply::Stat`].
-    Stat {
-        /// What was opened.
-        handle: HandleId,
-    },
-    /// Lists a directory; answered by [`Reply::List`].
-    List {
-        /// What was opened.
-        handle: HandleId,
-    },
-    /// Gives the handle back; answered by [`Reply::Done`]. Calls that are out on it are still answered.
-    Close {
-        /// What was opened.
-        handle: HandleId,
-    },
-}
-
-/// What a client is answered.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Reply {
-    /// The new handle.
-    Opened(HandleId),
-    /// The first `len` bytes of `buffer` were read; what is behind them has no meaning. 0 = the end.
-    Read {
-        /// The caller's buffer, of the length that it had.
-        buffer: Vec<u8>,
-        /// Bytes.
-        len: usize,
-    },
-    /// The first `len` bytes of `buffer` were written.
-    Written {
-        /// The caller's buffer, untouched.
-        buffer: Vec<u8>,
-        /// Bytes.
-        len: usize,
-    },
-    /// It is done.
-    Done,
-    /// About a node.
-    Stat(Stat),
-    /// What is in a directory, in order.
-    List(Vec<Entry>),
-}
-
-/// What a node is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NodeKind {
-    /// Can be listed.
-    Directory,
-    /// A document or a transaction file.
-    File,
-    /// A namespace's data.
-    BlockDevice,
-}
-
-/// About a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stat {
-    /// The namespace's size; the length of a structure whose length is fixed; otherwise that of the snapshot
-    /// which the handle holds, 0 before the first read.
-    pub size_bytes: u64,
-    /// What reads and writes should be a multiple of: the logical block, 4096 where there is none.
-    pub block_bytes: u32,
-    /// What it is.
-    pub kind: NodeKind,
-    /// Permission bits, such as 0o444; the owner is uid 0.
-    pub mode: u16,
-}
-
-/// One line of a directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Its name within the directory.
-    pub name: String,
-    /// What it is. A namespace `N` is shown as a directory, though `N` opened as a file is the block device.
-    pub kind: NodeKind,
-}
-
-/// Where answers go: the server of the tree implements it.
-pub trait Answers: Send + Sync {
-    /// The answer to the call that was given `id`, exactly once for each call. Must not block.
-    fn answer(&self, id: u64, result: Result<Reply, Errno>);
-}
 
 /// The tree of one controller. See [the module](self).
 pub struct Scheme {
     service: Arc<dyn BlockService>,
     handles: Handles,
     volumes: Volumes,
+    owners: Owners,
 }
 
 impl Scheme {
-    /// The tree of what `service` drives: a [`Driver`](crate::Driver), or in tests anything else.
+    /// The tree of what `service` drives: a [`Driver`](crate::Driver), or in tests anything else. Block
+    /// devices are for uid 0 only until it says otherwise.
     pub fn new(service: impl BlockService + 'static) -> Arc<Self> {
+        Self::with_ownership(service, Ownership::default())
+    }
+
+    /// The same, with another mode, owner and group of block devices to begin with.
+    pub fn with_ownership(service: impl BlockService + 'static, block_devices: Ownership) -> Arc<Self> {
         let service: Arc<dyn BlockService> = Arc::new(service);
         Arc::new(Self {
             volumes: Volumes::new(Arc::clone(&service)),
             handles: Handles::new(MAX_HANDLES),
+            owners: Owners::new(block_devices),
             service,
         })
     }
@@ -228,11 +133,18 @@ impl Scheme {
     }
 
     /// Takes one call. Never blocks; `answers` gets the answer under `id`, perhaps before this returns.
-    pub fn call(&self, id: u64, call: Call, answers: &Arc<dyn Answers>) {
+    pub fn call(self: &Arc<Self>, id: u64, call: Call, answers: &Arc<dyn Answers>) {
         let pending = Pending::new(id, Arc::clone(answers));
         match call {
             Call::Open { path, flags, caller } => {
-                pending.answer(self.open(&path, flags, caller).map(Reply::Opened))
+                pending.answer(self.open(&path, flags, &caller).map(Reply::Opened))
+            }
+            Call::Lookup { path, directory } => {
+                let node = Node::parse(&path, directory);
+                pending.answer(node.and_then(|node| self.stat(node)).map(Reply::Stat));
+            }
+            Call::Permit { path, caller, change } => {
+                pending.answer(self.permit(&path, &caller, change).map(Reply::Stat));
             }
             Call::Read {
                 handle,
@@ -246,12 +158,22 @@ impl Scheme {
                 Ok(handle) => handle.write(offset, data, pending),
                 Err(errno) => pending.answer(Err(errno)),
             },
+            Call::Zero {
+                handle,
+                offset,
+                len_bytes,
+                deallocate,
+            } => match self.writable(handle) {
+                Ok(handle) => handle.zero(offset, len_bytes, deallocate, pending),
+                Err(errno) => pending.answer(Err(errno)),
+            },
             Call::Sync { handle } => match self.handles.get(handle) {
                 Ok(handle) => handle.sync(pending),
                 Err(errno) => pending.answer(Err(errno)),
             },
             Call::Stat { handle } => {
-                pending.answer(self.handles.get(handle).and_then(|it| it.stat()).map(Reply::Stat))
+                let stat = self.handles.get(handle).and_then(|it| it.stat(&self.owners));
+                pending.answer(stat.map(Reply::Stat));
             }
             Call::List { handle } => pending.answer(self.list(handle).map(Reply::List)),
             Call::Close { handle } => pending.answer(match self.handles.remove(handle) {
@@ -264,20 +186,38 @@ impl Scheme {
         }
     }
 
-    fn open(&self, path: &str, flags: OpenFlags, caller: Caller) -> Result<HandleId, Errno> {
+    fn open(&self, path: &str, flags: OpenFlags, caller: &Caller) -> Result<HandleId, Errno> {
         let node = Node::parse(path, flags.directory)?;
-        if let Some(nsid) = node.nsid()
-            && !self
-                .service
-                .namespaces()
-                .iter()
-                .any(|namespace| namespace.nsid == nsid)
-        {
-            return Err(Errno::ENOENT);
-        }
-        access::check(node, flags, caller)?;
+        namespace_of(node, &self.service.namespaces())?;
+        self.owners.check(node, flags, caller)?;
         self.handles
             .insert(|id| Handle::new(id, node, flags, &self.service, &self.volumes))
+    }
+
+    fn permit(&self, path: &str, caller: &Caller, change: Permissions) -> Result<Stat, Errno> {
+        let node = Node::parse(path, false)?;
+        namespace_of(node, &self.service.namespaces())?;
+        self.owners.change(node, caller, change)?;
+        self.stat(node)
+    }
+
+    /// What `node` is, without opening it.
+    fn stat(&self, node: Node) -> Result<Stat, Errno> {
+        let namespaces = self.service.namespaces();
+        let namespace = namespace_of(node, &namespaces)?;
+        let (size_bytes, block_bytes) = match (node, namespace) {
+            (Node::Data(_), Some(namespace)) => {
+                let usable = Geometry::new(namespace.lba_shift, namespace.blocks).ok();
+                usable
+                    .filter(|_| namespace.is_usable())
+                    .map_or((0, NO_BLOCK_BYTES), |geometry| {
+                        (geometry.size_bytes(), geometry.block_bytes())
+                    })
+            }
+            (Node::Document(kind), _) => (kind.fixed_bytes().unwrap_or(0), NO_BLOCK_BYTES),
+            _ => (0, NO_BLOCK_BYTES),
+        };
+        Ok(handle::stat(node, size_bytes, block_bytes, &self.owners))
     }
 
     fn readable(&self, handle: HandleId) -> Result<Arc<Handle>, Errno> {
@@ -339,6 +279,18 @@ impl std::fmt::Debug for Scheme {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Scheme({} handles)", self.open_handles())
     }
+}
+
+/// The namespace that `node` is of, if it is of one.
+///
+/// # Errors
+/// `ENOENT` if there is no such namespace.
+fn namespace_of(node: Node, namespaces: &[Namespace]) -> Result<Option<&Namespace>, Errno> {
+    let Some(nsid) = node.nsid() else {
+        return Ok(None);
+    };
+    let namespace = namespaces.iter().find(|namespace| namespace.nsid == nsid);
+    namespace.map(Some).ok_or(Errno::ENOENT)
 }
 
 /// Locks. What the scheme's locks guard is consistent between any two statements, so a panic elsewhere does

@@ -1,14 +1,10 @@
-//! Who may open what.
-//!
-//! | node | mode | who |
-//! | --- | --- | --- |
-//! | directories | 0555 | anyone, to list |
-//! | `identify`, `stats`, `log/...` | 0444 | anyone, to read: they change nothing and show no data |
-//! | `N`, `N/data` | 0600 | uid 0: it is the disk itself |
-//! | `controller/admin` | 0600 | uid 0: it can erase the disk |
-//! | `N/bench` | 0600 | uid 0: it loads the disk, and may overwrite it |
+//! Who may open what: the table is in [the module's docs](super#access).
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 use super::errno::Errno;
+use super::lock;
 use super::path::Node;
 
 /// What a handle is opened for.
@@ -50,7 +46,7 @@ impl OpenFlags {
 }
 
 /// Who opens, as the operating system vouches for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// Effective user; 0 may do everything.
     pub uid: u32,
@@ -58,33 +54,162 @@ pub struct Caller {
     pub gid: u32,
     /// Process.
     pub pid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
 }
 
-/// The permission bits of `node`.
-pub(crate) const fn mode(node: Node) -> u16 {
-    match node {
-        Node::Root | Node::Controller | Node::Logs | Node::Namespace(_) => 0o555,
-        Node::Document(_) => 0o444,
-        Node::Data(_) | Node::Admin | Node::Bench(_) => 0o600,
+impl Caller {
+    /// A user without supplementary groups.
+    pub const fn new(uid: u32, gid: u32, pid: u32) -> Self {
+        Self {
+            uid,
+            gid,
+            pid,
+            groups: Vec::new(),
+        }
+    }
+
+    /// uid 0 in group 0, as process `pid`.
+    pub const fn root(pid: u32) -> Self {
+        Self::new(0, 0, pid)
+    }
+
+    fn is_in(&self, gid: u32) -> bool {
+        self.gid == gid || self.groups.contains(&gid)
     }
 }
 
-/// Whether `caller` may open `node` with `flags`.
-///
-/// # Errors
-/// `EISDIR` for a directory to be written, `EACCES` for all else, also for uid 0 where nobody can write.
-pub(crate) fn check(node: Node, flags: OpenFlags, caller: Caller) -> Result<(), Errno> {
-    if node.is_directory() && flags.write {
-        return Err(Errno::EISDIR);
+/// Mode, owner and group of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ownership {
+    /// The nine permission bits. Those to execute mean nothing.
+    pub mode: u16,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
+impl Default for Ownership {
+    /// 0600 of 0:0: the disk is uid 0's.
+    fn default() -> Self {
+        Self::fixed(0o600)
     }
-    let mode = mode(node);
-    let owner = caller.uid == 0;
-    let readable = mode & 0o004 != 0 || owner && mode & 0o400 != 0;
-    let writable = owner && mode & 0o200 != 0;
-    if flags.read && !readable || flags.write && !writable || !readable && !owner {
-        Err(Errno::EACCES)
-    } else {
+}
+
+impl Ownership {
+    const fn fixed(mode: u16) -> Self {
+        Self { mode, uid: 0, gid: 0 }
+    }
+
+    const fn changed(self, change: Permissions) -> Self {
+        Self {
+            mode: match change.mode {
+                Some(mode) => mode & PERMISSION_BITS,
+                None => self.mode,
+            },
+            uid: match change.uid {
+                Some(uid) => uid,
+                None => self.uid,
+            },
+            gid: match change.gid {
+                Some(gid) => gid,
+                None => self.gid,
+            },
+        }
+    }
+
+    /// The bits that hold for `caller`, 0o4 to read and 0o2 to write: the owner's, else the group's, else
+    /// those of all others.
+    fn bits_for(self, caller: &Caller) -> u16 {
+        let shift = if caller.uid == self.uid {
+            6
+        } else if caller.is_in(self.gid) {
+            3
+        } else {
+            0
+        };
+        self.mode >> shift & 0o7
+    }
+}
+
+/// What is kept of a mode.
+const PERMISSION_BITS: u16 = 0o777;
+
+/// What to change of a node's mode, owner and group; `None` leaves it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Permissions {
+    /// The new mode. Bits other than the nine of permission (0o777) are left out.
+    pub mode: Option<u16>,
+    /// The new owner.
+    pub uid: Option<u32>,
+    /// The new group.
+    pub gid: Option<u32>,
+}
+
+/// Whose the block devices are.
+pub(crate) struct Owners {
+    /// Of a device that nobody has changed.
+    initial: Ownership,
+    changed: Mutex<BTreeMap<Node, Ownership>>,
+}
+
+impl Owners {
+    pub(crate) const fn new(initial: Ownership) -> Self {
+        Self {
+            initial: initial.changed(Permissions {
+                mode: Some(initial.mode),
+                uid: None,
+                gid: None,
+            }),
+            changed: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// Whose `node` is, and what they may do with it.
+    pub(crate) fn of(&self, node: Node) -> Ownership {
+        match node {
+            Node::Root | Node::Controller | Node::Logs | Node::Namespace(_) => Ownership::fixed(0o555),
+            Node::Document(_) => Ownership::fixed(0o444),
+            Node::Data(_) => *lock(&self.changed).get(&node).unwrap_or(&self.initial),
+            Node::Admin | Node::Bench(_) => Ownership::fixed(0o600),
+        }
+    }
+
+    /// Changes whose `node` is, which exists.
+    ///
+    /// # Errors
+    /// `EPERM` for anyone but uid 0, and for what is no block device.
+    pub(crate) fn change(&self, node: Node, caller: &Caller, change: Permissions) -> Result<(), Errno> {
+        if caller.uid != 0 || !matches!(node, Node::Data(_)) {
+            return Err(Errno::EPERM);
+        }
+        let mut changed = lock(&self.changed);
+        let ownership = changed.entry(node).or_insert(self.initial);
+        *ownership = ownership.changed(change);
         Ok(())
+    }
+
+    /// Whether `caller` may open `node` with `flags`.
+    ///
+    /// # Errors
+    /// `EISDIR` for a directory to be written, `EACCES` for all else, also for uid 0 where nobody can write.
+    pub(crate) fn check(&self, node: Node, flags: OpenFlags, caller: &Caller) -> Result<(), Errno> {
+        if node.is_directory() && flags.write {
+            return Err(Errno::EISDIR);
+        }
+        let bits = match (node, caller.uid) {
+            (Node::Data(_), 0) => 0o6,
+            // Fixed, and root's: whoever else is in group 0 has no more rights than others.
+            _ => self.of(node).bits_for(caller),
+        };
+        let (readable, writable) = (bits & 0o4 != 0, bits & 0o2 != 0);
+        let useless = !readable && !writable;
+        if flags.read && !readable || flags.write && !writable || useless {
+            Err(Errno::EACCES)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -93,23 +218,20 @@ mod tests {
     use super::super::path::DocumentKind;
     use super::*;
 
-    const ROOT: Caller = Caller {
-        uid: 0,
-        gid: 0,
-        pid: 1,
-    };
-    const USER: Caller = Caller {
-        uid: 1000,
-        gid: 0,
-        pid: 2,
-    };
+    const ROOT: Caller = Caller::root(1);
+    const USER: Caller = Caller::new(1000, 0, 2);
     const STATS: Node = Node::Document(DocumentKind::Stats {
         nsid: None,
         histograms: true,
     });
 
+    fn owners() -> Owners {
+        Owners::new(Ownership::default())
+    }
+
     #[test]
     fn documents_and_directories_are_for_anyone_to_read() {
+        let owners = owners();
         for node in [
             Node::Root,
             Node::Controller,
@@ -117,24 +239,114 @@ mod tests {
             Node::Namespace(1),
             STATS,
         ] {
-            assert_eq!(check(node, OpenFlags::READ, USER), Ok(()));
+            assert_eq!(owners.check(node, OpenFlags::READ, &USER), Ok(()));
         }
-        assert_eq!(check(STATS, OpenFlags::READ_WRITE, ROOT), Err(Errno::EACCES));
-        assert_eq!(check(Node::Root, OpenFlags::WRITE, ROOT), Err(Errno::EISDIR));
+        assert_eq!(
+            owners.check(STATS, OpenFlags::READ_WRITE, &ROOT),
+            Err(Errno::EACCES)
+        );
+        assert_eq!(
+            owners.check(Node::Root, OpenFlags::WRITE, &ROOT),
+            Err(Errno::EISDIR)
+        );
     }
+
+    const ALL_FLAGS: [OpenFlags; 4] = [
+        OpenFlags::READ,
+        OpenFlags::WRITE,
+        OpenFlags::READ_WRITE,
+        OpenFlags {
+            read: false,
+            write: false,
+            directory: false,
+        },
+    ];
 
     #[test]
     fn what_touches_the_disk_is_for_uid_0_whatever_the_flags() {
+        let owners = owners();
         for node in [Node::Data(1), Node::Admin, Node::Bench(1)] {
-            for flags in [
-                OpenFlags::READ,
-                OpenFlags::WRITE,
-                OpenFlags::READ_WRITE,
-                OpenFlags::default(),
-            ] {
-                assert_eq!(check(node, flags, ROOT), Ok(()));
-                assert_eq!(check(node, flags, USER), Err(Errno::EACCES), "{node:?} {flags:?}");
+            for flags in ALL_FLAGS {
+                assert_eq!(owners.check(node, flags, &ROOT), Ok(()));
+                assert_eq!(
+                    owners.check(node, flags, &USER),
+                    Err(Errno::EACCES),
+                    "{node:?} {flags:?}"
+                );
             }
         }
+    }
+
+    #[test]
+    fn a_block_device_is_its_owners_its_groups_or_everybodys() {
+        let owners = owners();
+        let change = Permissions {
+            mode: Some(0o640),
+            uid: Some(1000),
+            gid: Some(6),
+        };
+        assert_eq!(owners.change(Node::Data(1), &ROOT, change), Ok(()));
+        let in_group = Caller {
+            groups: vec![5, 6],
+            ..Caller::new(1001, 100, 3)
+        };
+        let can = |caller: &Caller| {
+            [OpenFlags::READ, OpenFlags::WRITE]
+                .map(|flags| owners.check(Node::Data(1), flags, caller).is_ok())
+        };
+        assert_eq!(can(&USER), [true, true], "the owner");
+        assert_eq!(can(&Caller::new(1001, 6, 3)), [true, false], "in its group");
+        assert_eq!(can(&in_group), [true, false], "by a supplementary group");
+        assert_eq!(can(&Caller::new(1001, 100, 3)), [false, false], "anyone else");
+        assert_eq!(can(&ROOT), [true, true]);
+        assert_eq!(
+            owners.check(Node::Data(2), OpenFlags::READ, &USER),
+            Err(Errno::EACCES),
+            "another device"
+        );
+        // The owner's bits are the owner's, also where the group has more.
+        let change = Permissions {
+            mode: Some(0o100_066),
+            ..Default::default()
+        };
+        assert_eq!(owners.change(Node::Data(1), &ROOT, change), Ok(()));
+        assert_eq!(
+            owners.of(Node::Data(1)),
+            Ownership {
+                mode: 0o066,
+                uid: 1000,
+                gid: 6
+            }
+        );
+        assert_eq!(can(&USER), [false, false]);
+        assert_eq!(can(&in_group), [true, true]);
+        assert_eq!(can(&ROOT), [true, true], "whatever the mode");
+    }
+
+    #[test]
+    fn only_uid_0_changes_and_only_block_devices() {
+        let owners = owners();
+        let change = Permissions {
+            mode: Some(0o666),
+            ..Default::default()
+        };
+        assert_eq!(owners.change(Node::Data(1), &USER, change), Err(Errno::EPERM));
+        for node in [Node::Admin, Node::Bench(1), STATS, Node::Root, Node::Namespace(1)] {
+            assert_eq!(owners.change(node, &ROOT, change), Err(Errno::EPERM), "{node:?}");
+        }
+        assert_eq!(owners.of(Node::Data(1)), Ownership::default());
+        assert_eq!(
+            Owners::new(Ownership {
+                mode: 0o7660,
+                uid: 3,
+                gid: 4
+            })
+            .of(Node::Data(9)),
+            Ownership {
+                mode: 0o660,
+                uid: 3,
+                gid: 4
+            }
+        );
     }
 }

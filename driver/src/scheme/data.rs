@@ -2,8 +2,10 @@
 
 mod span;
 mod write;
+mod zero;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use super::pending::Pending;
@@ -14,11 +16,12 @@ use super::{Errno, Reply, lock};
 pub(crate) use span::Geometry;
 use span::Span;
 use write::Write;
+use zero::Zero;
 
 /// The most bytes that one call moves; a longer one is answered short.
 pub const MAX_TRANSFER_BYTES: usize = 16 << 20;
 
-/// The most writes of one namespace that wait for another to leave their blocks.
+/// The most writes and zeroings of one namespace that wait for another to leave their blocks.
 const MAX_WAITING_WRITES: usize = 1024;
 
 /// The namespaces that somebody opened, each with the lock that all its writers share.
@@ -62,10 +65,24 @@ pub(crate) struct Volume {
     writers: Mutex<Writers>,
 }
 
+/// Something that changes blocks, and waits for them to be free.
+trait Work: Send {
+    /// What has to be locked: whole blocks, in bytes from the namespace's start.
+    fn locked_bytes(&self) -> Range<u64>;
+
+    fn mode(&self) -> Mode;
+
+    /// The blocks are free.
+    fn begin(self: Box<Self>, grant: Grant);
+
+    /// They will not be: nothing was done.
+    fn refuse(self: Box<Self>, errno: Errno);
+}
+
 struct Writers {
-    ranges: RangeLock<Box<Write>>,
+    ranges: RangeLock<Box<dyn Work>>,
     /// Granted, but not begun yet.
-    ready: VecDeque<(Ticket, Box<Write>)>,
+    ready: VecDeque<(Ticket, Box<dyn Work>)>,
     /// Somebody begins what is in `ready`. Others leave it to them: a release inside an answer inside a
     /// release would otherwise nest as deep as there are writers.
     pumping: bool,
@@ -83,6 +100,16 @@ impl Volume {
             NamespaceState::Usable => Geometry::new(namespace.lba_shift, namespace.blocks),
             NamespaceState::Unusable(_) => Err(Errno::EOPNOTSUPP),
         }
+    }
+
+    /// What the controller has to make blocks read as zeroes.
+    fn how_to_zero(&self, deallocate: bool) -> Result<zero::How, Errno> {
+        let namespaces = self.service.namespaces();
+        let namespace = namespaces
+            .iter()
+            .find(|namespace| namespace.nsid == self.nsid)
+            .ok_or(Errno::ENODEV)?;
+        Ok(zero::How::new(self.service.identity(), namespace, deallocate))
     }
 
     fn submit(
@@ -114,15 +141,15 @@ impl Volume {
         );
     }
 
-    /// Begins `write` now or when its blocks are free.
-    fn write(self: &Arc<Self>, write: Box<Write>) {
+    /// Begins `work` now or when its blocks are free.
+    fn change(self: &Arc<Self>, work: Box<dyn Work>) {
         let claim = lock(&self.writers)
             .ranges
-            .claim(write.locked_bytes(), write.mode(), write);
+            .claim(work.locked_bytes(), work.mode(), work);
         match claim {
-            Claim::Granted(ticket, write) => write.begin(Grant::new(self, ticket)),
+            Claim::Granted(ticket, work) => work.begin(Grant::new(self, ticket)),
             Claim::Waiting => {}
-            Claim::Full(write) => write.refuse(Errno::EAGAIN),
+            Claim::Full(work) => work.refuse(Errno::EAGAIN),
         }
     }
 
@@ -148,7 +175,7 @@ impl Volume {
                 next
             };
             match next {
-                Some((ticket, write)) => write.begin(Grant::new(self, ticket)),
+                Some((ticket, work)) => work.begin(Grant::new(self, ticket)),
                 None => return,
             }
         }
@@ -233,10 +260,26 @@ impl DataFile {
             Some(span) => {
                 let arrived_ns = self.volume.service.now_ns();
                 let write = Write::new(self.client, span, data, arrived_ns, pending);
-                self.volume.write(Box::new(write));
+                self.volume.change(Box::new(write));
             }
             None if data.is_empty() => pending.answer(Ok(Reply::Written { buffer: data, len: 0 })),
             None => pending.answer(Err(Errno::ENOSPC)),
+        }
+    }
+
+    pub(crate) fn zero(&self, offset: u64, len_bytes: u64, deallocate: bool, pending: Pending) {
+        let begun = self.geometry().and_then(|geometry| {
+            let range = geometry.bytes(offset, len_bytes).ok_or(Errno::EINVAL)?;
+            let how = self.volume.how_to_zero(deallocate)?;
+            Ok((geometry, range, how))
+        });
+        match begun {
+            Ok((geometry, range, how)) => {
+                let arrived_ns = self.volume.service.now_ns();
+                let zero = Zero::new(self.client, geometry, range, how, arrived_ns, pending);
+                self.volume.change(Box::new(zero));
+            }
+            Err(errno) => pending.answer(Err(errno)),
         }
     }
 

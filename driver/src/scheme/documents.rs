@@ -45,12 +45,7 @@ impl Document {
 
     /// The length where it is known without asking the controller.
     pub(crate) fn len_bytes(&self) -> u64 {
-        let fixed = match self.kind {
-            DocumentKind::IdentifyController | DocumentKind::IdentifyNamespace(_) => Some(IDENTIFY_BYTES),
-            DocumentKind::Log(page) => page.fixed_bytes().map(u64::from),
-            DocumentKind::Stats { .. } => None,
-        };
-        fixed.unwrap_or_else(|| {
+        self.kind.fixed_bytes().unwrap_or_else(|| {
             lock(&self.state)
                 .snapshot
                 .as_ref()
@@ -148,6 +143,17 @@ impl Document {
                 Ok(snapshot) => read.answer_from(snapshot),
                 Err(errno) => read.pending.answer(Err(*errno)),
             }
+        }
+    }
+}
+
+impl DocumentKind {
+    /// The length where it is always the same.
+    pub(crate) fn fixed_bytes(self) -> Option<u64> {
+        match self {
+            Self::IdentifyController | Self::IdentifyNamespace(_) => Some(IDENTIFY_BYTES),
+            Self::Log(page) => page.fixed_bytes().map(u64::from),
+            Self::Stats { .. } => None,
         }
     }
 }

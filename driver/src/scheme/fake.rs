@@ -136,6 +136,9 @@ impl Fake {
             Op::Write { .. } => {
                 disk[bytes.clone()].copy_from_slice(&request.buffer.as_slice()[..bytes.len()])
             }
+            Op::WriteZeroes { .. } => disk[bytes].fill(0),
+            // Anything may be read there now.
+            Op::Deallocate => disk[bytes].fill(0xDD),
             _ => {}
         }
     }
@@ -221,8 +224,10 @@ impl BlockService for Arc<Fake> {
                 request.slba + request.blocks <= namespace.blocks,
                 "beyond the end"
             );
-            if matches!(request.op, Op::Read | Op::Write { .. }) {
+            if request.op != Op::Flush {
                 assert!(request.blocks > 0);
+            }
+            if matches!(request.op, Op::Read | Op::Write { .. }) {
                 assert!(request.buffer.as_slice().len() as u64 >= request.blocks << namespace.lba_shift);
             }
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::PoisonError;
 use std::sync::{Arc, RwLock};
 
-use super::access::{self, OpenFlags};
+use super::access::{OpenFlags, Owners, Ownership};
 use super::admin::AdminFile;
 use super::bench::BenchFile;
 use super::data::{DataFile, Volumes};
@@ -67,6 +67,27 @@ impl Handles {
     pub(crate) fn remove(&self, id: HandleId) -> Result<Arc<Handle>, Errno> {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         table.open.remove(&id).ok_or(Errno::EBADF)
+    }
+}
+
+/// What reads and writes should be a multiple of where there are no blocks.
+pub(crate) const NO_BLOCK_BYTES: u32 = 4096;
+
+/// What is to be said of `node`.
+pub(crate) fn stat(node: Node, size_bytes: u64, block_bytes: u32, owners: &Owners) -> Stat {
+    let Ownership { mode, uid, gid } = owners.of(node);
+    let kind = match node {
+        Node::Data(_) => NodeKind::BlockDevice,
+        _ if node.is_directory() => NodeKind::Directory,
+        _ => NodeKind::File,
+    };
+    Stat {
+        size_bytes,
+        block_bytes,
+        kind,
+        mode,
+        uid,
+        gid,
     }
 }
 
@@ -134,6 +155,15 @@ impl Handle {
         }
     }
 
+    pub(crate) fn zero(&self, offset: u64, len_bytes: u64, deallocate: bool, pending: Pending) {
+        match &self.file {
+            File::Data(data) => data.zero(offset, len_bytes, deallocate, pending),
+            File::Directory | File::Document(_) | File::Admin(_) | File::Bench(_) => {
+                pending.answer(Err(Errno::EOPNOTSUPP));
+            }
+        }
+    }
+
     pub(crate) fn sync(&self, pending: Pending) {
         match &self.file {
             File::Data(data) => data.sync(pending),
@@ -143,26 +173,16 @@ impl Handle {
         }
     }
 
-    pub(crate) fn stat(&self) -> Result<Stat, Errno> {
-        let (kind, size_bytes, block_bytes) = match &self.file {
-            File::Directory => (NodeKind::Directory, 0, 4096),
-            File::Document(document) => (NodeKind::File, document.len_bytes(), 4096),
-            File::Admin(_) | File::Bench(_) => (NodeKind::File, 0, 4096),
+    pub(crate) fn stat(&self, owners: &Owners) -> Result<Stat, Errno> {
+        let (size_bytes, block_bytes) = match &self.file {
+            File::Document(document) => (document.len_bytes(), NO_BLOCK_BYTES),
+            File::Directory | File::Admin(_) | File::Bench(_) => (0, NO_BLOCK_BYTES),
             File::Data(data) => {
                 let geometry = data.geometry()?;
-                (
-                    NodeKind::BlockDevice,
-                    geometry.size_bytes(),
-                    geometry.block_bytes(),
-                )
+                (geometry.size_bytes(), geometry.block_bytes())
             }
         };
-        Ok(Stat {
-            size_bytes,
-            block_bytes,
-            kind,
-            mode: access::mode(self.node),
-        })
+        Ok(stat(self.node, size_bytes, block_bytes, owners))
     }
 
     /// The last call on a handle.

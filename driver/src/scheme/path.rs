@@ -6,7 +6,7 @@ use super::errno::Errno;
 const MAX_PATH_BYTES: usize = 1024;
 
 /// A place in the tree. Whether the namespace of a node exists is not known here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Node {
     /// `/`
     Root,
@@ -27,7 +27,7 @@ pub(crate) enum Node {
 }
 
 /// What a document shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum DocumentKind {
     /// `controller/identify`
     IdentifyController,
@@ -40,7 +40,7 @@ pub(crate) enum DocumentKind {
 }
 
 /// The log pages that have a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum LogPage {
     Smart,
     Error,

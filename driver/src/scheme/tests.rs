@@ -3,24 +3,18 @@
 mod bench;
 mod data;
 mod documents;
+mod rights;
 mod transactions;
 mod tree;
+mod zero;
 
 use std::sync::{Arc, Mutex};
 
 use super::fake::Fake;
 use super::*;
 
-pub(super) const ROOT: Caller = Caller {
-    uid: 0,
-    gid: 0,
-    pid: 1,
-};
-pub(super) const USER: Caller = Caller {
-    uid: 1000,
-    gid: 1000,
-    pid: 2,
-};
+pub(super) const ROOT: Caller = Caller::root(1);
+pub(super) const USER: Caller = Caller::new(1000, 1000, 2);
 
 type Outcome = Result<Reply, Errno>;
 

@@ -26,11 +26,7 @@ fn start(spec: &str) -> EmbeddedDriver {
     .expect("the driver comes up")
 }
 
-const ROOT: Caller = Caller {
-    uid: 0,
-    gid: 0,
-    pid: 1,
-};
+const ROOT: Caller = Caller::root(1);
 
 fn root(driver: &EmbeddedDriver) -> Client {
     driver.client(0, 0, std::process::id())

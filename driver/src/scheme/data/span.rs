@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Errno;
 
-/// The shape of a namespace.
+/// The shape of a block device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Geometry {
     lba_shift: u32,
@@ -30,6 +30,25 @@ impl Geometry {
 
     pub(crate) const fn block_bytes(self) -> u32 {
         1 << self.lba_shift
+    }
+
+    /// The bytes from `offset` on, up to `len_bytes` of them, that are in the namespace; `None` if there are
+    /// none.
+    pub(crate) fn bytes(self, offset: u64, len_bytes: u64) -> Option<Range<u64>> {
+        let left_bytes = self.size_bytes().checked_sub(offset)?;
+        let len_bytes = left_bytes.min(len_bytes);
+        (len_bytes != 0).then(|| offset..offset + len_bytes)
+    }
+
+    /// The block in which the byte at `offset` is.
+    pub(crate) const fn block_at(self, offset: u64) -> u64 {
+        offset >> self.lba_shift
+    }
+
+    /// The bytes of all blocks that `bytes` touch, from the namespace's start.
+    pub(crate) const fn covered(self, bytes: &Range<u64>) -> Range<u64> {
+        let end = bytes.end.div_ceil(1 << self.lba_shift);
+        self.block_at(bytes.start) << self.lba_shift..end << self.lba_shift
     }
 
     /// What of `len_bytes` from `offset` is in the namespace, `None` if nothing is.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use super::{Answer, Buffer, Errno, Finished, Grant, Mode, Op, Pending, Reply, Span, lock};
+use super::{Answer, Buffer, Errno, Finished, Grant, Mode, Op, Pending, Reply, Span, Work, lock};
 
 /// A write that was accepted.
 pub(super) struct Write {
@@ -30,33 +30,6 @@ impl Write {
             cover: Vec::new(),
             edges: span.edges(),
         }
-    }
-
-    /// What has to be locked: whole blocks.
-    pub(super) fn locked_bytes(&self) -> Range<u64> {
-        self.span.covered()
-    }
-
-    pub(super) fn mode(&self) -> Mode {
-        if self.span.is_aligned() {
-            Mode::Shared
-        } else {
-            Mode::Exclusive
-        }
-    }
-
-    /// Nothing was done.
-    pub(super) fn refuse(self, errno: Errno) {
-        self.pending.answer(Err(errno));
-    }
-
-    /// The blocks are free to write.
-    pub(super) fn begin(mut self: Box<Self>, grant: Grant) {
-        if !self.span.is_aligned() {
-            // Only now: those who wait need no second buffer.
-            self.cover = vec![0; self.span.cover_bytes()];
-        }
-        self.next(grant);
     }
 
     /// Reads the next edge, or writes when there is none.
@@ -105,11 +78,15 @@ impl Write {
         cover
     }
 
+    fn failed(self, errno: Errno) {
+        self.pending.answer(Err(errno));
+    }
+
     fn answered(mut self: Box<Self>, grant: Grant, step: Step, finished: Finished<()>) {
         let bytes = match (finished.result, finished.buffer) {
             (Ok(()), Buffer::Heap { bytes, .. }) => bytes,
-            (Ok(()), _) => return self.refuse(Errno::EIO),
-            (Err(error), _) => return self.refuse(error.into()),
+            (Ok(()), _) => return self.failed(Errno::EIO),
+            (Err(error), _) => return self.failed(error.into()),
         };
         match step {
             Step::Edge(edge) => {
@@ -131,6 +108,32 @@ impl Write {
                 self.pending.answer(Ok(Reply::Written { buffer, len }));
             }
         }
+    }
+}
+
+impl Work for Write {
+    fn locked_bytes(&self) -> Range<u64> {
+        self.span.covered()
+    }
+
+    fn mode(&self) -> Mode {
+        if self.span.is_aligned() {
+            Mode::Shared
+        } else {
+            Mode::Exclusive
+        }
+    }
+
+    fn refuse(self: Box<Self>, errno: Errno) {
+        self.failed(errno);
+    }
+
+    fn begin(mut self: Box<Self>, grant: Grant) {
+        if !self.span.is_aligned() {
+            // Only now: those who wait need no second buffer.
+            self.cover = vec![0; self.span.cover_bytes()];
+        }
+        self.next(grant);
     }
 }
 

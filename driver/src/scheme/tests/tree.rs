@@ -99,6 +99,8 @@ fn a_namespace_is_a_block_device_of_its_size() {
             block_bytes: 512,
             kind: NodeKind::BlockDevice,
             mode: 0o600,
+            uid: 0,
+            gid: 0,
         };
         assert_eq!(desk.now(Call::Stat { handle }), Ok(Reply::Stat(stat)));
     }
@@ -273,7 +275,7 @@ proptest! {
             let pick = |which: usize| handles[which % handles.len()];
             match step {
                 Wild::Open { path, flags, uid } => {
-                    desk.call(Call::Open { path, flags, caller: Caller { uid, gid: 0, pid: 0 } });
+                    desk.call(Call::Open { path, flags, caller: Caller::new(uid, 0, 0) });
                 }
                 Wild::Read { which, offset, len } => {
                     desk.read(pick(which), offset, len);
