@@ -21,7 +21,7 @@ use crate::request::Request;
 use crate::stats::QueueStats;
 use crate::worker::{self, Load, Remote, Waiting, Worker};
 
-pub use crate::io_scheduler::Hint;
+pub use crate::io_scheduler::{Class, Hint, Priority};
 
 /// A running driver. Cheap to clone; all clones are the same driver, which shuts down when the last one goes or when
 /// one of them says so.

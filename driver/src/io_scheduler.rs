@@ -1,5 +1,7 @@
 //! Which queue a request goes to: a decision without a clock, a lock or a thread.
 
+use std::num::NonZeroU32;
+
 use crate::config::SchedulerKind;
 
 /// What is known of a request when its queue is chosen.
@@ -9,6 +11,29 @@ pub struct Hint {
     pub cpu: Option<u32>,
     /// Who made it: any number that stays the same for one client (a handle, say).
     pub client: u64,
+    /// How urgent it is to its client.
+    pub class: Class,
+}
+
+/// How urgent a request is to its client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Class {
+    /// Against others'.
+    pub priority: Priority,
+    /// In how many microseconds from its arrival it should be done, if that matters.
+    pub deadline_us: Option<NonZeroU32>,
+}
+
+/// How a request stands against others'.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// When nobody else wants to.
+    Low,
+    /// As everybody.
+    #[default]
+    Normal,
+    /// Before others.
+    High,
 }
 
 /// Chooses queues.
@@ -52,11 +77,19 @@ mod tests {
 
     use super::*;
 
+    fn hint(cpu: Option<u32>, client: u64) -> Hint {
+        Hint {
+            cpu,
+            client,
+            ..Hint::default()
+        }
+    }
+
     proptest! {
         #[test]
         fn a_queue_that_exists_is_chosen(queues in 0usize..70, cpu in any::<Option<u32>>(), client: u64, turn: u64) {
             for kind in [SchedulerKind::None, SchedulerKind::RoundRobin, SchedulerKind::CpuAffinity] {
-                let chosen = IoScheduler::new(kind, queues).choose(Hint { cpu, client }, turn);
+                let chosen = IoScheduler::new(kind, queues).choose(hint(cpu, client), turn);
                 prop_assert!(chosen < queues.max(1));
             }
         }
@@ -64,8 +97,8 @@ mod tests {
         #[test]
         fn none_keeps_a_client_where_it_is(queues in 1usize..70, client: u64, cpu: u32, turns in any::<[u64; 2]>()) {
             let none = IoScheduler::new(SchedulerKind::None, queues);
-            let first = none.choose(Hint { cpu: Some(cpu), client }, turns[0]);
-            prop_assert_eq!(first, none.choose(Hint { cpu: None, client }, turns[1]));
+            let first = none.choose(hint(Some(cpu), client), turns[0]);
+            prop_assert_eq!(first, none.choose(hint(None, client), turns[1]));
         }
 
         #[test]
@@ -82,17 +115,8 @@ mod tests {
     fn cpuaffinity_goes_to_the_queue_of_the_cpu() {
         let affinity = IoScheduler::new(SchedulerKind::CpuAffinity, 4);
         for cpu in 0..8 {
-            assert_eq!(
-                affinity.choose(
-                    Hint {
-                        cpu: Some(cpu),
-                        client: 3
-                    },
-                    9
-                ),
-                cpu as usize % 4
-            );
+            assert_eq!(affinity.choose(hint(Some(cpu), 3), 9), cpu as usize % 4);
         }
-        assert_eq!(affinity.choose(Hint { cpu: None, client: 7 }, 9), 3);
+        assert_eq!(affinity.choose(hint(None, 7), 9), 3);
     }
 }

@@ -4,6 +4,7 @@
 //! /                         directory: controller/ and one entry per namespace
 //! N                         namespace N as a block device (N/ is the directory)
 //! N/data                    the same block device under a plain name
+//! N?prio=high&deadline_us=500  (and so N/data) class and deadline of everything done through the handle
 //! N/stats, N/stats?light    the statistics with this namespace only, with and without histograms (JSON)
 //! N/identify                4096 bytes, Identify Namespace
 //! N/bench                   transaction file: write a job (JSON), read progress lines and the result
@@ -29,6 +30,9 @@
 //!   `Zero` makes any range read as zeroes: with Write Zeroes where the controller has it, otherwise by
 //!   writing zeroes; to give storage up as well (Dataset Management, which promises nothing of what is read
 //!   afterwards) changes nothing of that. It keeps writes of its range out as another write does.
+//! - **Class and deadline**: `prio` is `low`, `normal` (unless said otherwise) or `high`, `deadline_us` 1 to
+//!   [`MAX_DEADLINE_US`]; in any order, each at most once, anything else is `EINVAL`. They go with each
+//!   request of the handle to the driver, whose I/O scheduler may heed them.
 //! - **A namespace that the driver cannot use** (metadata, an absurd block size) is listed and its `stats`
 //!   and `identify` work; to open its block device or `bench` is `EOPNOTSUPP`, and its size is 0.
 //! - **Access** is by mode, owner and group, as the next section has it, and is decided when a node is opened.
@@ -74,6 +78,7 @@ mod errno;
 mod handle;
 mod path;
 mod pending;
+mod query;
 mod range_lock;
 mod service;
 
@@ -89,6 +94,7 @@ pub use access::{Caller, OpenFlags, Ownership, Permissions};
 pub use call::{Answers, Call, Entry, HandleId, NodeKind, Reply, Stat};
 pub use data::MAX_TRANSFER_BYTES;
 pub use errno::Errno;
+pub use query::MAX_DEADLINE_US;
 pub use service::BlockService;
 
 use access::Owners;
@@ -140,8 +146,8 @@ impl Scheme {
                 pending.answer(self.open(&path, flags, &caller).map(Reply::Opened))
             }
             Call::Lookup { path, directory } => {
-                let node = Node::parse(&path, directory);
-                pending.answer(node.and_then(|node| self.stat(node)).map(Reply::Stat));
+                let parsed = Node::parse(&path, directory);
+                pending.answer(parsed.and_then(|(node, _)| self.stat(node)).map(Reply::Stat));
             }
             Call::Permit { path, caller, change } => {
                 pending.answer(self.permit(&path, &caller, change).map(Reply::Stat));
@@ -187,15 +193,15 @@ impl Scheme {
     }
 
     fn open(&self, path: &str, flags: OpenFlags, caller: &Caller) -> Result<HandleId, Errno> {
-        let node = Node::parse(path, flags.directory)?;
+        let (node, class) = Node::parse(path, flags.directory)?;
         namespace_of(node, &self.service.namespaces())?;
         self.owners.check(node, flags, caller)?;
         self.handles
-            .insert(|id| Handle::new(id, node, flags, &self.service, &self.volumes))
+            .insert(|id| Handle::new(id, node, class, flags, &self.service, &self.volumes))
     }
 
     fn permit(&self, path: &str, caller: &Caller, change: Permissions) -> Result<Stat, Errno> {
-        let node = Node::parse(path, false)?;
+        let (node, _) = Node::parse(path, false)?;
         namespace_of(node, &self.service.namespaces())?;
         self.owners.change(node, caller, change)?;
         self.stat(node)

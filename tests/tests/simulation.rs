@@ -178,6 +178,7 @@ impl Simulation {
             Hint {
                 cpu: Some(self.rng.u32(..)),
                 client: 0,
+                ..Hint::default()
             },
             request,
         );

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex};
 
 use super::pending::Pending;
 use super::range_lock::{Claim, Mode, RangeLock, Ticket};
-use super::service::{Answer, BlockService, Buffer, Finished, Hint, NamespaceState, Op, Remote, Request};
+use super::service::{
+    Answer, BlockService, Buffer, Class, Finished, Hint, NamespaceState, Op, Remote, Request,
+};
 use super::{Errno, Reply, lock};
 
 pub(crate) use span::Geometry;
@@ -115,7 +117,7 @@ impl Volume {
     fn submit(
         &self,
         op: Op,
-        client: u64,
+        hint: Hint,
         span: (u64, u64),
         buffer: Buffer,
         arrived_ns: u64,
@@ -132,13 +134,8 @@ impl Volume {
             arrived_ns,
             context,
         };
-        self.service.submit(
-            Hint {
-                cpu: crate::cpu::current(),
-                client,
-            },
-            request,
-        );
+        let cpu = crate::cpu::current();
+        self.service.submit(Hint { cpu, ..hint }, request);
     }
 
     /// Begins `work` now or when its blocks are free.
@@ -208,13 +205,18 @@ impl Drop for Grant {
 /// An open block device.
 pub(crate) struct DataFile {
     volume: Arc<Volume>,
-    /// By whom, for schedulers that keep a client on one queue.
-    client: u64,
+    /// By whom, for schedulers that keep a client on one queue, and how urgent it is.
+    hint: Hint,
 }
 
 impl DataFile {
-    pub(crate) const fn new(volume: Arc<Volume>, client: u64) -> Self {
-        Self { volume, client }
+    pub(crate) const fn new(volume: Arc<Volume>, client: u64, class: Class) -> Self {
+        let hint = Hint {
+            cpu: None,
+            client,
+            class,
+        };
+        Self { volume, hint }
     }
 
     pub(crate) fn geometry(&self) -> Result<Geometry, Errno> {
@@ -240,7 +242,7 @@ impl DataFile {
         let blocks = (span.slba(), span.blocks());
         self.volume.submit(
             Op::Read,
-            self.client,
+            self.hint,
             blocks,
             Buffer::Heap {
                 bytes: buffer,
@@ -259,7 +261,7 @@ impl DataFile {
         match geometry.span(offset, data.len().min(MAX_TRANSFER_BYTES)) {
             Some(span) => {
                 let arrived_ns = self.volume.service.now_ns();
-                let write = Write::new(self.client, span, data, arrived_ns, pending);
+                let write = Write::new(self.hint, span, data, arrived_ns, pending);
                 self.volume.change(Box::new(write));
             }
             None if data.is_empty() => pending.answer(Ok(Reply::Written { buffer: data, len: 0 })),
@@ -276,7 +278,7 @@ impl DataFile {
         match begun {
             Ok((geometry, range, how)) => {
                 let arrived_ns = self.volume.service.now_ns();
-                let zero = Zero::new(self.client, geometry, range, how, arrived_ns, pending);
+                let zero = Zero::new(self.hint, geometry, range, how, arrived_ns, pending);
                 self.volume.change(Box::new(zero));
             }
             Err(errno) => pending.answer(Err(errno)),
@@ -290,7 +292,7 @@ impl DataFile {
         let flush = Arc::new(Flush(Mutex::new(Some(pending))));
         let arrived_ns = self.volume.service.now_ns();
         self.volume
-            .submit(Op::Flush, self.client, (0, 0), Buffer::None, arrived_ns, flush);
+            .submit(Op::Flush, self.hint, (0, 0), Buffer::None, arrived_ns, flush);
     }
 }
 

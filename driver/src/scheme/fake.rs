@@ -31,6 +31,8 @@ pub(super) struct Fake {
     pub(super) ends_at_once: Mutex<Option<Result<BenchResult, Failure>>>,
     /// Every submission seen, in order.
     pub(super) seen: Mutex<Vec<(Op, u64, u64)>>,
+    /// What came with each of them.
+    pub(super) hints: Mutex<Vec<Hint>>,
 }
 
 /// A benchmark that was started: the test is the load generator.
@@ -72,6 +74,7 @@ impl Fake {
             benchmarks: Mutex::default(),
             ends_at_once: Mutex::new(None),
             seen: Mutex::default(),
+            hints: Mutex::default(),
         })
     }
 
@@ -210,7 +213,8 @@ impl BlockService for Arc<Fake> {
         0
     }
 
-    fn submit(&self, _hint: Hint, request: Request<Remote>) {
+    fn submit(&self, hint: Hint, request: Request<Remote>) {
+        lock(&self.hints).push(hint);
         lock(&self.seen).push((request.op, request.slba, request.blocks));
         if self.busy.load(Ordering::Relaxed) {
             return finish(request, Err(IoError::Busy));

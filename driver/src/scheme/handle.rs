@@ -11,7 +11,7 @@ use super::data::{DataFile, Volumes};
 use super::documents::Document;
 use super::path::Node;
 use super::pending::Pending;
-use super::service::BlockService;
+use super::service::{BlockService, Class};
 use super::{Errno, HandleId, NodeKind, Stat};
 
 /// The open handles by number.
@@ -110,6 +110,7 @@ impl Handle {
     pub(crate) fn new(
         id: HandleId,
         node: Node,
+        class: Class,
         flags: OpenFlags,
         service: &Arc<dyn BlockService>,
         volumes: &Volumes,
@@ -117,7 +118,7 @@ impl Handle {
         let file = match node {
             Node::Root | Node::Controller | Node::Logs | Node::Namespace(_) => File::Directory,
             Node::Document(kind) => File::Document(Document::new(kind, Arc::clone(service))),
-            Node::Data(nsid) => File::Data(DataFile::new(volumes.get(nsid)?, id.0)),
+            Node::Data(nsid) => File::Data(DataFile::new(volumes.get(nsid)?, id.0, class)),
             Node::Admin => File::Admin(AdminFile::new(Arc::clone(service))),
             Node::Bench(nsid) => {
                 volumes.get(nsid)?;

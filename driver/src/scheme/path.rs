@@ -1,6 +1,8 @@
 //! The path tree: from the text that a client opens to the node it means.
 
 use super::errno::Errno;
+use super::query::parse_class;
+use super::service::Class;
 
 /// Longest path taken, in bytes.
 const MAX_PATH_BYTES: usize = 1024;
@@ -75,13 +77,13 @@ impl LogPage {
 
 impl Node {
     /// Reads `path`: components parted by `/` (leading, trailing and doubled ones do not matter), then
-    /// perhaps a query after `?`. `N` alone is the block device, unless `directory` is set or a `/` follows:
+    /// perhaps a query after `?`, which of a block device is the class of what is done through it. `N` alone is the block device, unless `directory` is set or a `/` follows:
     /// then it is the directory.
     ///
     /// # Errors
     /// `ENOENT` for a path that is none; `EINVAL` for a query that the node does not have; `ENOTDIR` for a
     /// file with `directory` set or with a `/` behind it; `ENAMETOOLONG`.
-    pub(crate) fn parse(path: &str, directory: bool) -> Result<Self, Errno> {
+    pub(crate) fn parse(path: &str, directory: bool) -> Result<(Self, Class), Errno> {
         if path.len() > MAX_PATH_BYTES {
             return Err(Errno::ENAMETOOLONG);
         }
@@ -116,13 +118,16 @@ impl Node {
             [Some(nsid), Some("bench"), None, _] => Self::Bench(parse_nsid(nsid)?),
             _ => return Err(Errno::ENOENT),
         };
-        if query.is_some() && !matches!(node, Self::Document(DocumentKind::Stats { .. })) {
-            return Err(Errno::EINVAL);
-        }
+        let class = match (node, query) {
+            // Read already.
+            (_, None) | (Self::Document(DocumentKind::Stats { .. }), _) => Class::default(),
+            (Self::Data(_), Some(query)) => parse_class(query)?,
+            (_, Some(_)) => return Err(Errno::EINVAL),
+        };
         if directory && !node.is_directory() {
             return Err(Errno::ENOTDIR);
         }
-        Ok(node)
+        Ok((node, class))
     }
 
     fn stats(nsid: Option<u32>, query: Option<&str>) -> Result<Self, Errno> {
@@ -167,7 +172,12 @@ fn parse_nsid(text: &str) -> Result<u32, Errno> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::service::Priority;
     use super::*;
+
+    fn parse(path: &str, directory: bool) -> Result<Node, Errno> {
+        Node::parse(path, directory).map(|(node, _)| node)
+    }
 
     #[test]
     fn every_file_of_the_tree_has_its_node() {
@@ -217,9 +227,9 @@ mod tests {
             ("/2/stats?light", stats(Some(2), false)),
             ("2/bench", Node::Bench(2)),
         ] {
-            assert_eq!(Node::parse(path, false), Ok(node), "{path}");
+            assert_eq!(parse(path, false), Ok(node), "{path}");
         }
-        assert_eq!(Node::parse("3", true), Ok(Node::Namespace(3)));
+        assert_eq!(parse("3", true), Ok(Node::Namespace(3)));
     }
 
     #[test]
@@ -239,7 +249,10 @@ mod tests {
             ("controller/log/telemetry", Errno::ENOENT),
             ("log/smart", Errno::ENOENT),
             ("1?", Errno::EINVAL),
-            ("1?prio=high", Errno::EINVAL),
+            ("1?light", Errno::EINVAL),
+            ("1/?prio=high", Errno::EINVAL),
+            ("1/bench?prio=high", Errno::EINVAL),
+            ("1/stats?prio=high", Errno::EINVAL),
             ("1/stats?", Errno::EINVAL),
             ("1/stats?Light", Errno::EINVAL),
             ("1/stats?light&x", Errno::EINVAL),
@@ -247,20 +260,32 @@ mod tests {
             ("1/data/", Errno::ENOTDIR),
             ("controller/admin/", Errno::ENOTDIR),
         ] {
-            assert_eq!(Node::parse(path, false), Err(errno), "{path}");
+            assert_eq!(parse(path, false), Err(errno), "{path}");
         }
-        assert_eq!(Node::parse("1/data", true), Err(Errno::ENOTDIR));
-        assert_eq!(Node::parse(&"/".repeat(MAX_PATH_BYTES), false), Ok(Node::Root));
+        assert_eq!(parse("1/data", true), Err(Errno::ENOTDIR));
+        assert_eq!(parse(&"/".repeat(MAX_PATH_BYTES), false), Ok(Node::Root));
         assert_eq!(
-            Node::parse(&"/".repeat(MAX_PATH_BYTES + 1), false),
+            parse(&"/".repeat(MAX_PATH_BYTES + 1), false),
             Err(Errno::ENAMETOOLONG)
         );
+    }
+
+    #[test]
+    fn a_block_device_has_a_class() {
+        for path in ["3?prio=high", "3/data?prio=high"] {
+            let class = Class {
+                priority: Priority::High,
+                deadline_us: None,
+            };
+            assert_eq!(Node::parse(path, false), Ok((Node::Data(3), class)), "{path}");
+        }
+        assert_eq!(Node::parse("3", false), Ok((Node::Data(3), Class::default())));
     }
 
     proptest! {
         #[test]
         fn any_text_is_answered(path in "[a-z0-9/?.&=\\PC]{0,64}", directory: bool) {
-            if let Ok(node) = Node::parse(&path, directory) {
+            if let Ok(node) = parse(&path, directory) {
                 prop_assert!(!directory || node.is_directory());
                 prop_assert_ne!(node.nsid(), Some(0));
             }
@@ -268,8 +293,8 @@ mod tests {
 
         #[test]
         fn a_namespace_has_one_name(nsid in 1_u32..) {
-            prop_assert_eq!(Node::parse(&nsid.to_string(), false), Ok(Node::Data(nsid)));
-            prop_assert_eq!(Node::parse(&format!("0{nsid}"), false), Err(Errno::ENOENT));
+            prop_assert_eq!(parse(&nsid.to_string(), false), Ok(Node::Data(nsid)));
+            prop_assert_eq!(parse(&format!("0{nsid}"), false), Err(Errno::ENOENT));
         }
     }
 }

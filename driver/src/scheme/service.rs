@@ -9,7 +9,7 @@ pub(crate) use crate::admin::{AdminAnswer, AdminData, AdminFinished, AdminReques
 pub(crate) use crate::benchmark::{self, Failure, Listener, Stop};
 pub(crate) use crate::controller::Identity;
 pub(crate) use crate::dma::Buffer;
-pub(crate) use crate::driver::{Driver, Hint};
+pub(crate) use crate::driver::{Class, Driver, Hint, Priority};
 pub(crate) use crate::error::IoError;
 pub(crate) use crate::namespace::{Namespace, NamespaceState};
 pub(crate) use crate::request::{Finished, Op, Request};

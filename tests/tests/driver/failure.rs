@@ -30,6 +30,7 @@ fn send(driver: &Driver, answers: &Answers, requests: u64) {
             Hint {
                 cpu: Some(tag as u32),
                 client: tag,
+                ..Hint::default()
             },
             request,
         );

@@ -144,6 +144,7 @@ fn verify(run: &Run) {
                     Hint {
                         cpu: Some(rng.u32(..)),
                         client: rng.u64(..),
+                        ..Hint::default()
                     },
                     request,
                 );

@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use super::{Answer, Buffer, Errno, Finished, Grant, Mode, Op, Pending, Reply, Span, Work, lock};
+use super::{Answer, Buffer, Errno, Finished, Grant, Hint, Mode, Op, Pending, Reply, Span, Work, lock};
 
 /// A write that was accepted.
 pub(super) struct Write {
-    client: u64,
+    hint: Hint,
     span: Span,
     data: Vec<u8>,
     /// When its next request arrives at the driver: the first one when the client's call did.
@@ -20,9 +20,9 @@ pub(super) struct Write {
 }
 
 impl Write {
-    pub(super) fn new(client: u64, span: Span, data: Vec<u8>, arrived_ns: u64, pending: Pending) -> Self {
+    pub(super) fn new(hint: Hint, span: Span, data: Vec<u8>, arrived_ns: u64, pending: Pending) -> Self {
         Self {
-            client,
+            hint,
             span,
             data,
             arrived_ns,
@@ -35,7 +35,7 @@ impl Write {
     /// Reads the next edge, or writes when there is none.
     fn next(mut self: Box<Self>, grant: Grant) {
         let volume = Arc::clone(&grant.volume);
-        let (client, arrived_ns, slba) = (self.client, self.arrived_ns, self.span.slba());
+        let (hint, arrived_ns, slba) = (self.hint, self.arrived_ns, self.span.slba());
         let edge = self.edges.iter_mut().find_map(Option::take);
         let (op, blocks, buffer, step) = match edge {
             Some(edge) => {
@@ -64,7 +64,7 @@ impl Write {
             }
         };
         let sink = Arc::new(Out(Mutex::new(Some((self, grant, step)))));
-        volume.submit(op, client, blocks, buffer, arrived_ns, sink);
+        volume.submit(op, hint, blocks, buffer, arrived_ns, sink);
     }
 
     /// The cover, with the client's bytes in it.

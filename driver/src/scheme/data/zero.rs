@@ -7,7 +7,9 @@ use nvme_spec::identify::{Dlfeat, IdentifyController, IdentifyNamespace, Oncs};
 use zerocopy::FromBytes;
 
 use super::super::service::{Identity, IoError, Namespace};
-use super::{Answer, Buffer, Errno, Finished, Geometry, Grant, Mode, Op, Pending, Reply, Span, Work, lock};
+use super::{
+    Answer, Buffer, Errno, Finished, Geometry, Grant, Hint, Mode, Op, Pending, Reply, Span, Work, lock,
+};
 
 /// The most that one request zeroes by commands without data. It bounds how many commands a request becomes
 /// (Write Zeroes does at most 65536 blocks), so that other clients' requests get in between.
@@ -52,7 +54,7 @@ impl How {
 
 /// A range that is being zeroed, under one lock for all of it.
 pub(super) struct Zero {
-    client: u64,
+    hint: Hint,
     /// All blocks touched, in bytes from the namespace's start.
     locked_bytes: Range<u64>,
     block_bytes: u32,
@@ -68,7 +70,7 @@ pub(super) struct Zero {
 impl Zero {
     /// `bytes` are in `geometry`, and not none.
     pub(super) fn new(
-        client: u64,
+        hint: Hint,
         geometry: Geometry,
         bytes: Range<u64>,
         how: How,
@@ -90,7 +92,7 @@ impl Zero {
             ([edge(bytes.start, bytes.end), None], 0..0)
         };
         Self {
-            client,
+            hint,
             locked_bytes: geometry.covered(&bytes),
             block_bytes,
             edges,
@@ -142,9 +144,9 @@ impl Zero {
 
     fn submit(self: Box<Self>, grant: Grant, op: Op, blocks: (u64, u64), buffer: Buffer, step: Step) {
         let volume = Arc::clone(&grant.volume);
-        let (client, arrived_ns) = (self.client, self.arrived_ns);
+        let (hint, arrived_ns) = (self.hint, self.arrived_ns);
         let sink = Arc::new(Out(Mutex::new(Some((self, grant, step)))));
-        volume.submit(op, client, blocks, buffer, arrived_ns, sink);
+        volume.submit(op, hint, blocks, buffer, arrived_ns, sink);
     }
 
     fn answered(mut self: Box<Self>, grant: Grant, step: Step, finished: Finished<()>) {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use proptest::prelude::*;
 
 use super::super::fake::namespace;
-use super::super::service::{IoError, Op};
+use super::super::service::{Class, IoError, Op, Priority};
 use super::*;
 
 const SIZE: usize = 8 * 4096;
@@ -134,6 +134,40 @@ fn sync_is_a_flush_of_the_namespace() {
     desk.call(Call::Sync { handle });
     desk.fake.answer(0, Err(IoError::Lost));
     assert_eq!(desk.one(), Some(Err(Errno::ENODEV)));
+}
+
+#[test]
+fn class_and_deadline_of_the_handle_go_with_every_request() {
+    let (desk, plain) = desk();
+    let urgent = desk
+        .open_as("1/data?deadline_us=500&prio=high", OpenFlags::READ_WRITE, ROOT)
+        .unwrap();
+    let class = Class {
+        priority: Priority::High,
+        deadline_us: std::num::NonZeroU32::new(500),
+    };
+    for (handle, class) in [(urgent, class), (plain, Class::default())] {
+        lock(&desk.fake.hints).clear();
+        desk.read(handle, 1, 10);
+        desk.write(handle, 1, &[1; 10]);
+        desk.call(Call::Sync { handle });
+        desk.fake.complete_all();
+        desk.call(Call::Zero {
+            handle,
+            offset: 1,
+            len_bytes: 4096,
+            deallocate: true,
+        });
+        desk.fake.complete_all();
+        assert_eq!(desk.take().len(), 4);
+        let hints = std::mem::take(&mut *lock(&desk.fake.hints));
+        // A read, a read and a write, a flush, a read and a write.
+        assert_eq!(hints.len(), 6);
+        for hint in hints {
+            assert_eq!((hint.class, hint.client), (class, handle.0));
+        }
+    }
+    assert_eq!(desk.open_as("1?prio=", OpenFlags::READ, ROOT), Err(Errno::EINVAL));
 }
 
 #[test]
