@@ -11,7 +11,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use stats_proto::bench::BenchJob;
 
-use crate::device::DeviceName;
+use crate::device::{DeviceArg, DeviceName};
 use crate::units::{Units, parse_duration_ns, parse_size};
 
 const STYLES: Styles = Styles::styled()
@@ -61,13 +61,13 @@ pub struct Global {
     #[arg(long, global = true, value_name = "SPEC", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub emulate: Option<String>,
 
-    /// The folder under which a driver serves its tree [default: $NVME_ROOT, else /run/scheme/nvme]
+    /// The folder under which a driver serves its tree, or a folder of such [default: $NVME_ROOT, else /run/scheme]
     #[arg(long, global = true, value_name = "DIR", conflicts_with = "emulate")]
     pub root: Option<PathBuf>,
 
-    /// The device: nvme:1 or 1 for namespace 1, controller for the controller
+    /// The device: nvme:1 or 1 for namespace 1, controller for the controller; list names them
     #[arg(short, long, global = true, value_name = "DEVICE")]
-    pub device: Option<DeviceName>,
+    pub device: Option<DeviceArg>,
 
     /// What to print: table, json, raw (the device's bytes) or hex (the same, to read)
     #[arg(
@@ -101,6 +101,20 @@ pub struct Global {
     pub verbose: u8,
 }
 
+impl Command {
+    /// The name on the command line.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::Identify(_) | Self::IdCtrl | Self::IdNs(_) => "identify",
+            Self::Smart(_) => "smart",
+            Self::ErrorLog => "error-log",
+            Self::Stats(_) => "stats",
+            Self::Bench(_) => "bench",
+        }
+    }
+}
+
 impl Global {
     /// The format asked for, tables by default.
     pub fn format(&self) -> Format {
@@ -109,6 +123,11 @@ impl Global {
         } else {
             self.output.unwrap_or_default()
         }
+    }
+
+    /// The device asked for, within whichever driver's scheme.
+    pub fn device_name(&self) -> Option<DeviceName> {
+        self.device.as_ref().map(|device| device.name)
     }
 }
 
@@ -481,7 +500,7 @@ mod tests {
         ] {
             let cli = parse(line).unwrap();
             assert_eq!(cli.global.emulate.as_deref(), Some("lba=512"));
-            assert_eq!(cli.global.device, Some(DeviceName::Namespace(1)));
+            assert_eq!(cli.global.device_name(), Some(DeviceName::Namespace(1)));
             assert_eq!(cli.global.format(), Format::Json);
         }
         assert_eq!(

@@ -41,7 +41,7 @@ impl Bench {
     pub fn new(args: &BenchArgs, global: &Global) -> Result<Self, Error> {
         Ok(Self {
             job: job::from_args(args)?,
-            device: device::asked(global.device, args.ns)?,
+            device: device::asked(global.device_name(), args.ns)?,
             fio_json: args.fio_json,
             over_existing: args.over_existing,
             embedded: global.emulate.is_some(),
@@ -56,7 +56,7 @@ impl Bench {
     pub fn run(mut self, tree: &dyn Tree, dry_run: bool, output: &mut Output) -> Result<(), Error> {
         output.check_format("bench", &[])?;
         let nsid = device::one_namespace(tree, self.device, "bench")?;
-        let target = Target::new(nsid, &self.job, &snapshot::read_light(tree)?);
+        let target = Target::new(tree.scheme(), nsid, &self.job, &snapshot::read_light(tree)?);
         let units = output.style.units;
         // A dry run is refused what the run itself would be.
         self.job.serial = if dry_run {
@@ -68,7 +68,7 @@ impl Bench {
             target.permit_over(existing::look(tree, nsid)?, units)?;
         }
         if dry_run {
-            return self.describe(nsid, &target, output);
+            return self.describe(tree.scheme(), nsid, &target, output);
         }
 
         let interrupt = Interrupt::listen()?;
@@ -79,7 +79,7 @@ impl Bench {
         });
         drop(line);
         let ended = ended?;
-        self.print(&ended, output)?;
+        self.print(&ended, tree.scheme(), output)?;
         match failures(&ended.result.total, self.embedded) {
             _ if ended.interrupted => Err(Error::Interrupted),
             Some(failures) => Err(failures),
@@ -87,11 +87,11 @@ impl Bench {
         }
     }
 
-    fn describe(&self, nsid: u32, target: &Target, output: &mut Output) -> Result<(), Error> {
+    fn describe(&self, scheme: &str, nsid: u32, target: &Target, output: &mut Output) -> Result<(), Error> {
         if output.format == Format::Json || self.fio_json {
             return output.json(&self.job);
         }
-        let mut text = format!("would write this job to nvme:{nsid}/bench:\n");
+        let mut text = format!("would write this job to {scheme}:{nsid}/bench:\n");
         text.push_str(&crate::view::render(&self.job, &[], &output.style));
         if self.job.writes() {
             text.push_str(&format!("{}\n", target.lost(output.style.units)));
@@ -99,7 +99,7 @@ impl Bench {
         output.text(&text)
     }
 
-    fn print(&self, ended: &Ended, output: &mut Output) -> Result<(), Error> {
+    fn print(&self, ended: &Ended, scheme: &str, output: &mut Output) -> Result<(), Error> {
         if self.fio_json {
             return output.json(&to_fio_json(&ended.result));
         }
@@ -107,7 +107,7 @@ impl Bench {
             // As the driver wrote it, so that nothing is lost that a newer driver says.
             Format::Json => output.json_text(&ended.text),
             _ => {
-                let mut report = report::text(&ended.result, &output.style);
+                let mut report = report::text(&ended.result, scheme, &output.style);
                 if ended.interrupted {
                     report.push_str("  interrupted: this is what was measured until then\n");
                 }

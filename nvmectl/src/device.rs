@@ -4,38 +4,79 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::Error;
-use crate::tree::Tree;
+use crate::tree::{Errno, Operation, Tree, TreeError};
 
-/// A device's name on the command line.
+/// A device as the command line names it: `[SCHEME:]NAME`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceArg {
+    /// The driver's scheme, such as `nvme` or `nvme.pci-00-02.0`; None: of whichever driver there is.
+    pub scheme: Option<String>,
+    /// The device in that scheme.
+    pub name: DeviceName,
+}
+
+impl FromStr for DeviceArg {
+    type Err = DeviceNameError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceNameError> {
+        let (scheme, name) = match text.rsplit_once(':') {
+            Some((scheme, name)) => (Some(scheme), name),
+            None => (None, text),
+        };
+        let is_plain = |scheme: &str| {
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+            !scheme.is_empty() && scheme.chars().all(is_plain) && !scheme.starts_with(['.', '-'])
+        };
+        if scheme.is_some_and(|scheme| !is_plain(scheme)) {
+            return Err(DeviceNameError);
+        }
+        Ok(Self {
+            scheme: scheme.map(str::to_owned),
+            name: name.parse()?,
+        })
+    }
+}
+
+/// A device's name within a scheme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceName {
-    /// `nvme:controller` or `controller`.
+    /// `controller`.
     Controller,
-    /// `nvme:N` or `N`: namespace N, from 1.
+    /// `N`: namespace N, from 1.
     Namespace(u32),
+    /// `NpM`: partition M, from 1, of namespace N.
+    Partition(u32, u32),
 }
 
 /// A text that names no device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a device is nvme:N or N (namespace N, from 1), or controller")]
+#[error(
+    "a device is nvme:N or N (namespace N, from 1), nvme:NpM or NpM (its partition M), or controller; in place of nvme \
+     stands the driver's scheme"
+)]
 pub struct DeviceNameError;
 
 impl FromStr for DeviceName {
     type Err = DeviceNameError;
 
     fn from_str(text: &str) -> Result<Self, DeviceNameError> {
-        match text.strip_prefix("nvme:").unwrap_or(text) {
-            "controller" => Ok(Self::Controller),
-            number => parse_nsid(number).map(Self::Namespace).ok_or(DeviceNameError),
-        }
+        let name = match text.split_once('p') {
+            _ if text == "controller" => Some(Self::Controller),
+            Some((nsid, partition)) => parse_nsid(nsid)
+                .zip(parse_nsid(partition))
+                .map(|(nsid, partition)| Self::Partition(nsid, partition)),
+            None => parse_nsid(text).map(Self::Namespace),
+        };
+        name.ok_or(DeviceNameError)
     }
 }
 
 impl fmt::Display for DeviceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Controller => f.write_str("nvme:controller"),
-            Self::Namespace(nsid) => write!(f, "nvme:{nsid}"),
+            Self::Controller => f.write_str("controller"),
+            Self::Namespace(nsid) => write!(f, "{nsid}"),
+            Self::Partition(nsid, partition) => write!(f, "{nsid}p{partition}"),
         }
     }
 }
@@ -61,6 +102,23 @@ pub fn namespaces(tree: &dyn Tree) -> Result<Vec<u32>, Error> {
     Ok(found)
 }
 
+/// The partitions of a tree, as (namespace, partition), ascending.
+///
+/// # Errors
+/// What listing the tree's root gives.
+pub fn partitions(tree: &dyn Tree) -> Result<Vec<(u32, u32)>, Error> {
+    let mut found: Vec<(u32, u32)> = tree
+        .list("")?
+        .iter()
+        .filter_map(|name| match name.parse() {
+            Ok(DeviceName::Partition(nsid, partition)) => Some((nsid, partition)),
+            _ => None,
+        })
+        .collect();
+    found.sort_unstable();
+    Ok(found)
+}
+
 /// What the command line says about the device, from the places where it can be said.
 ///
 /// # Errors
@@ -81,8 +139,16 @@ pub fn asked(device: Option<DeviceName>, ns: Option<u32>) -> Result<Option<Devic
 /// # Errors
 /// Not found, with what there is.
 pub fn check(tree: &dyn Tree, asked: Option<DeviceName>) -> Result<(), Error> {
-    let Some(DeviceName::Namespace(nsid)) = asked else {
-        return Ok(());
+    let nsid = match asked {
+        None | Some(DeviceName::Controller) => return Ok(()),
+        Some(DeviceName::Namespace(nsid)) => nsid,
+        Some(DeviceName::Partition(nsid, partition)) => {
+            if partitions(tree)?.contains(&(nsid, partition)) {
+                return Ok(());
+            }
+            let path = format!("{nsid}p{partition}");
+            return Err(TreeError::new(Operation::Stat, &path, Errno::ENOENT).into());
+        }
     };
     let found = namespaces(tree)?;
     if found.contains(&nsid) {
@@ -90,7 +156,8 @@ pub fn check(tree: &dyn Tree, asked: Option<DeviceName>) -> Result<(), Error> {
     }
     Err(Error::NoNamespace {
         nsid,
-        found: Names(&found).to_string(),
+        scheme: tree.scheme().to_owned(),
+        found: Names(tree.scheme(), &found).to_string(),
     })
 }
 
@@ -104,12 +171,14 @@ pub fn one_namespace(tree: &dyn Tree, asked: Option<DeviceName>, command: &str) 
     match asked {
         Some(DeviceName::Controller) => Err(Error::usage(
             format!("{command} works on a namespace, not on the controller"),
-            format!("name one: -d {}", Names(&found)),
+            format!("name one: -d {}", Names(tree.scheme(), &found)),
         )),
+        Some(partition @ DeviceName::Partition(..)) => Err(no_partitions(partition, command)),
         Some(DeviceName::Namespace(nsid)) if found.contains(&nsid) => Ok(nsid),
         Some(DeviceName::Namespace(nsid)) => Err(Error::NoNamespace {
             nsid,
-            found: Names(&found).to_string(),
+            scheme: tree.scheme().to_owned(),
+            found: Names(tree.scheme(), &found).to_string(),
         }),
         None => match found.as_slice() {
             [] => Err(Error::NoNamespaces),
@@ -119,27 +188,39 @@ pub fn one_namespace(tree: &dyn Tree, asked: Option<DeviceName>, command: &str) 
                     "there are {} namespaces, and {command} works on one",
                     several.len()
                 ),
-                format!("name it: -d {}", Names(several)),
+                format!("name it: -d {}", Names(tree.scheme(), several)),
             )),
         },
     }
 }
 
+/// That `command` does not work on a partition.
+pub fn no_partitions(partition: DeviceName, command: &str) -> Error {
+    let hint = match partition {
+        DeviceName::Partition(nsid, _) => format!("its namespace is {nsid}: -d {nsid}"),
+        _ => "nvmectl list shows what there is".to_owned(),
+    };
+    Error::usage(
+        format!("{partition} is a partition, and {command} does not work on one"),
+        hint,
+    )
+}
+
 /// `nvme:1, nvme:2 or nvme:3`, shortened when there are many.
-struct Names<'n>(&'n [u32]);
+struct Names<'n>(&'n str, &'n [u32]);
 
 impl fmt::Display for Names<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 8;
-        for (position, nsid) in self.0.iter().take(SHOWN).enumerate() {
+        for (position, nsid) in self.1.iter().take(SHOWN).enumerate() {
             let separator = match position {
                 0 => "",
-                _ if position + 1 == self.0.len() => " or ",
+                _ if position + 1 == self.1.len() => " or ",
                 _ => ", ",
             };
-            write!(f, "{separator}nvme:{nsid}")?;
+            write!(f, "{separator}{}:{nsid}", self.0)?;
         }
-        match self.0.len() {
+        match self.1.len() {
             0 => f.write_str("none"),
             count if count > SHOWN => write!(f, " ... ({} more)", count - SHOWN),
             _ => Ok(()),
@@ -165,10 +246,21 @@ mod tests {
 
     #[test]
     fn names_of_devices() {
-        assert_eq!("nvme:1".parse(), Ok(DeviceName::Namespace(1)));
-        assert_eq!("12".parse(), Ok(DeviceName::Namespace(12)));
-        assert_eq!("controller".parse(), Ok(DeviceName::Controller));
-        assert_eq!("nvme:controller".parse(), Ok(DeviceName::Controller));
+        for (text, scheme, name) in [
+            ("nvme:1", Some("nvme"), DeviceName::Namespace(1)),
+            ("12", None, DeviceName::Namespace(12)),
+            ("controller", None, DeviceName::Controller),
+            ("nvme:controller", Some("nvme"), DeviceName::Controller),
+            (
+                "nvme.pci-00-02.0:3p4",
+                Some("nvme.pci-00-02.0"),
+                DeviceName::Partition(3, 4),
+            ),
+            ("1p128", None, DeviceName::Partition(1, 128)),
+        ] {
+            let scheme = scheme.map(str::to_owned);
+            assert_eq!(text.parse(), Ok(DeviceArg { scheme, name }), "{text}");
+        }
         for bad in [
             "",
             "nvme:",
@@ -177,13 +269,24 @@ mod tests {
             "01",
             "+1",
             "-1",
-            "1p1",
+            "1p",
+            "p1",
+            "1p0",
+            "0p1",
+            "1p01",
+            "1p2p3",
             "nvme0n1",
+            ":1",
+            "..:1",
+            "a/b:1",
+            "nvme:1:2",
+            "nvme:1:",
+            "-d:1",
             "4294967295",
             "4294967296",
             " 1",
         ] {
-            assert_eq!(bad.parse::<DeviceName>(), Err(DeviceNameError), "{bad}");
+            assert_eq!(bad.parse::<DeviceArg>(), Err(DeviceNameError), "{bad}");
         }
     }
 
@@ -215,7 +318,7 @@ mod tests {
     #[test]
     fn many_namespaces_are_not_all_spelt_out() {
         let many: Vec<u32> = (1..=100).collect();
-        let text = Names(&many).to_string();
+        let text = Names("nvme", &many).to_string();
         assert!(text.ends_with("nvme:8 ... (92 more)"), "{text}");
     }
 
@@ -243,7 +346,7 @@ mod tests {
 
         #[test]
         fn any_text_is_read_or_refused(text in "\\PC*") {
-            let _ = text.parse::<DeviceName>();
+            let _ = text.parse::<DeviceArg>();
         }
     }
 }

@@ -7,7 +7,7 @@ use nvme_driver::backend::BackendError;
 use serde::Serialize;
 
 use crate::style::printable;
-use crate::tree::{Errno, TreeError};
+use crate::tree::{DEFAULT_SCHEME, Errno, TreeError};
 
 /// A failed command.
 #[derive(Debug, thiserror::Error)]
@@ -18,12 +18,25 @@ pub enum Error {
     /// No driver serves a tree at `root`.
     #[error("no driver is running: {}: {why}", root.display())]
     NoDriver { root: PathBuf, why: io::Error },
+    /// A driver's tree is still mounted at `root`, but the driver is gone.
+    #[error("the driver that served {} has ended", root.display())]
+    DriverEnded { root: PathBuf },
+    /// Several drivers are running, and one has to be chosen.
+    #[error("there are {count} controllers, and this needs to know which: {found}")]
+    SeveralDrivers { count: usize, found: String },
+    /// No driver serves a tree of this name.
+    #[error("no driver is running as {scheme}:")]
+    NoScheme { scheme: String, found: String },
     /// The controller has no namespace.
     #[error("the controller has no namespace")]
     NoNamespaces,
     /// The controller has namespaces, but not this one.
-    #[error("there is no namespace nvme:{nsid}")]
-    NoNamespace { nsid: u32, found: String },
+    #[error("there is no namespace {scheme}:{nsid}")]
+    NoNamespace {
+        scheme: String,
+        nsid: u32,
+        found: String,
+    },
     /// A file operation failed.
     #[error(transparent)]
     Tree(#[from] TreeError),
@@ -31,8 +44,12 @@ pub enum Error {
     #[error("the driver did not start: {0}")]
     Start(#[source] nvme_driver::Error),
     /// What a file holds is not what it should hold.
-    #[error("nvme:{path} is not understood: {why}")]
-    Malformed { path: String, why: String },
+    #[error("{scheme}:{path} is not understood: {why}")]
+    Malformed {
+        scheme: String,
+        path: String,
+        why: String,
+    },
     /// The device or the driver ended a benchmark.
     #[error("the benchmark failed: {message}")]
     Bench { message: String, errno: Errno },
@@ -86,17 +103,40 @@ impl Error {
     /// A document that cannot be used.
     pub fn malformed(path: &str, why: impl ToString) -> Self {
         Self::Malformed {
+            scheme: DEFAULT_SCHEME.to_owned(),
             path: path.to_owned(),
             why: why.to_string(),
         }
     }
 
+    /// Why the tree at `root` cannot be used.
+    pub fn no_tree(root: PathBuf, why: io::Error) -> Self {
+        match why.raw_os_error().map(Errno) {
+            Some(ENOTCONN | Errno::ESHUTDOWN | ECONNABORTED) => Self::DriverEnded { root },
+            _ => Self::NoDriver { root, why },
+        }
+    }
+
+    /// The same error, of a file in the tree of the scheme `name`.
+    #[must_use]
+    pub fn in_scheme(mut self, name: &str) -> Self {
+        match &mut self {
+            Self::Tree(error) => error.scheme = Some(name.to_owned()),
+            Self::Malformed { scheme, .. } => name.clone_into(scheme),
+            _ => {}
+        }
+        self
+    }
+
     /// The exit code, as `nvmectl --help` lists them.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage { .. } => 2,
+            Self::Usage { .. } | Self::SeveralDrivers { .. } => 2,
+            Self::DriverEnded { .. } => 5,
             Self::NoDriver { why, .. } if why.kind() == io::ErrorKind::PermissionDenied => 3,
-            Self::NoDriver { .. } | Self::NoNamespaces | Self::NoNamespace { .. } => 4,
+            Self::NoDriver { .. } | Self::NoScheme { .. } | Self::NoNamespaces | Self::NoNamespace { .. } => {
+                4
+            }
             // What the driver refuses about a job is what the command line asked for.
             Self::Bench {
                 errno: Errno::EINVAL, ..
@@ -116,7 +156,9 @@ impl Error {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Usage { .. } => "usage",
-            Self::NoDriver { .. } => "no_driver",
+            Self::NoDriver { .. } | Self::NoScheme { .. } => "no_driver",
+            Self::DriverEnded { .. } => "driver_ended",
+            Self::SeveralDrivers { .. } => "several_drivers",
             Self::NoNamespaces | Self::NoNamespace { .. } => "no_namespace",
             Self::Tree(_) => "tree",
             Self::Start(_) => "start",
@@ -140,6 +182,11 @@ impl Error {
             Self::NoDriver { .. } => {
                 "start nvme-driver, name its folder with --root or NVME_ROOT, or add --emulate".to_owned()
             }
+            Self::DriverEnded { .. } => "start nvme-driver again, or add --emulate".to_owned(),
+            Self::SeveralDrivers { .. } => {
+                "name the device with its scheme, as in -d nvme:1 or -d nvme:controller".to_owned()
+            }
+            Self::NoScheme { found, .. } => format!("there is {found}; nvmectl list shows what they drive"),
             Self::NoNamespaces => "nvmectl identify --controller shows what the controller has".to_owned(),
             Self::NoNamespace { found, .. } => format!("there is {found}"),
             Self::Tree(TreeError { errno, .. }) | Self::Bench { errno, .. } => hint_of(*errno)?.to_owned(),
@@ -207,6 +254,8 @@ impl ErrorDocument {
 
 /// Transport endpoint is not connected: the daemon behind a mount is gone.
 const ENOTCONN: Errno = Errno(107);
+/// Software caused connection abort: a mount that was taken down while it was used.
+const ECONNABORTED: Errno = Errno(103);
 /// Function not implemented.
 const ENOSYS: Errno = Errno(38);
 
@@ -214,7 +263,7 @@ fn exit_code_of(errno: Errno) -> u8 {
     match errno {
         Errno::EPERM | Errno::EACCES => 3,
         Errno::ENOENT => 4,
-        Errno::ENXIO | Errno::ENODEV | Errno::ETIMEDOUT | Errno::ESHUTDOWN | ENOTCONN => 5,
+        Errno::ENXIO | Errno::ENODEV | Errno::ETIMEDOUT | Errno::ESHUTDOWN | ENOTCONN | ECONNABORTED => 5,
         Errno::EOPNOTSUPP | ENOSYS => 6,
         _ => 1,
     }
@@ -223,7 +272,8 @@ fn exit_code_of(errno: Errno) -> u8 {
 fn hint_of(errno: Errno) -> Option<&'static str> {
     Some(match errno {
         Errno::EPERM | Errno::EACCES => {
-            "run it as root; reading stats, identify and smart needs no privilege"
+            "it needs root (data: whoever owns the device); list, identify, smart, error-log, stats and top need no \
+             privilege"
         }
         Errno::ENOENT => "nvmectl list shows what there is",
         Errno::EIO => "nvmectl error-log and nvmectl smart show what the device says about it",
@@ -232,7 +282,7 @@ fn hint_of(errno: Errno) -> Option<&'static str> {
         Errno::ENXIO | Errno::ENODEV | Errno::ETIMEDOUT => {
             "the device is gone or does not answer: nvmectl stats shows its state and the oldest command still out"
         }
-        Errno::ESHUTDOWN | ENOTCONN => "the driver has ended: start it again",
+        Errno::ESHUTDOWN | ENOTCONN | ECONNABORTED => "the driver has ended: start it again",
         Errno::EOPNOTSUPP | ENOSYS => {
             "this controller or this driver does not have it: nvmectl identify shows what there is"
         }
@@ -297,6 +347,38 @@ mod tests {
         assert_eq!(json["error"], "no_driver");
         assert_eq!(json["exit_code"], 4);
         assert!(json["hint"].as_str().unwrap().contains("--emulate"));
+    }
+
+    #[test]
+    fn a_driver_that_ended_is_told_from_one_that_never_was() {
+        let of = |errno: i32| {
+            let root = PathBuf::from("/run/scheme/nvme");
+            Error::no_tree(root, io::Error::from_raw_os_error(errno))
+        };
+        let ended = of(ENOTCONN.0);
+        assert_eq!((ended.exit_code(), ended.name()), (5, "driver_ended"));
+        assert_eq!(
+            ended.text(),
+            "error: the driver that served /run/scheme/nvme has ended\n \
+             hint: start nvme-driver again, or add --emulate"
+        );
+        assert_eq!((of(2).exit_code(), of(2).name()), (4, "no_driver"));
+        assert_eq!((of(13).exit_code(), of(13).name()), (3, "no_driver"));
+    }
+
+    #[test]
+    fn a_missing_privilege_is_said_with_what_needs_none() {
+        let error = Error::from(TreeError::new(Operation::Open, "1/bench", Errno::EACCES));
+        let error = error.in_scheme("nvme.pci-00-02.0");
+        assert_eq!(error.exit_code(), 3);
+        let text = error.text();
+        assert!(
+            text.starts_with("error: cannot open nvme.pci-00-02.0:1/bench: "),
+            "{text}"
+        );
+        for part in ["needs root", "owns the device", "stats and top need no privilege"] {
+            assert!(text.contains(part), "{text}");
+        }
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub fn run(tree: &dyn Tree, output: &mut Output) -> Result<(), Error> {
     let ever = smart
         .and_then(|bytes| SmartLog::read_from_bytes(&bytes).ok())
         .map(|log| log.num_err_log_entries.get());
-    let document = ErrorLogDocument::new(log, ever);
+    let document = ErrorLogDocument::new(tree.scheme(), log, ever);
     match output.format {
         Format::Json => output.json(&document),
         _ => {
@@ -51,7 +51,7 @@ pub fn run(tree: &dyn Tree, output: &mut Output) -> Result<(), Error> {
 pub struct ErrorLogDocument {
     schema: &'static str,
     version: &'static str,
-    device: &'static str,
+    device: String,
     /// How many entries the log has room for.
     capacity_entries: usize,
     /// Errors over the device's life (SMART); null if it does not say.
@@ -82,12 +82,12 @@ struct Entry {
 }
 
 impl ErrorLogDocument {
-    /// The document of a log. `ever` is how many errors there were over the device's life.
-    pub fn new(log: &[ErrorLogEntry], ever: Option<u128>) -> Self {
+    /// The document of a log, of the controller behind `scheme`. `ever` is how many errors there were over the device's life.
+    pub fn new(scheme: &str, log: &[ErrorLogEntry], ever: Option<u128>) -> Self {
         Self {
             schema: "nvmectl-error-log",
             version: "1.0",
-            device: "nvme:controller",
+            device: format!("{scheme}:controller"),
             capacity_entries: log.len(),
             errors_ever: ever.map(Wide),
             entries: log

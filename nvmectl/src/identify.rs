@@ -44,7 +44,7 @@ pub fn run(tree: &dyn Tree, subject: Subject, output: &mut Output) -> Result<(),
             let mdts_bytes = snapshot::read_light(tree)
                 .ok()
                 .and_then(|stats| stats.controller.mdts_bytes);
-            let document = ControllerDocument::new(&identify, mdts_bytes);
+            let document = ControllerDocument::new(tree.scheme(), &identify, mdts_bytes);
             show(&document, controller::HEX, output)
         }
         Subject::Namespace(asked) => {
@@ -55,7 +55,11 @@ pub fn run(tree: &dyn Tree, subject: Subject, output: &mut Output) -> Result<(),
                 return output.bytes(&bytes);
             }
             let identify: IdentifyNamespace = decode(&bytes, &path)?;
-            show(&NamespaceDocument::new(nsid, &identify), namespace::HEX, output)
+            show(
+                &NamespaceDocument::new(tree.scheme(), nsid, &identify),
+                namespace::HEX,
+                output,
+            )
         }
     }
 }

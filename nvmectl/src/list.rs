@@ -40,11 +40,12 @@ pub struct ListDocument {
     version: &'static str,
     controller: Controller,
     namespaces: Vec<Namespace>,
+    partitions: Vec<Partition>,
 }
 
 #[derive(Debug, Serialize)]
 struct Controller {
-    device: &'static str,
+    device: String,
     model: String,
     serial: String,
     firmware: String,
@@ -64,22 +65,39 @@ struct Namespace {
     metadata_bytes: Option<u16>,
 }
 
+#[derive(Debug, Serialize)]
+struct Partition {
+    device: String,
+    nsid: u32,
+    partition: u32,
+    size_bytes: Option<Wide>,
+}
+
 impl ListDocument {
     fn read(tree: &dyn Tree, asked: Option<DeviceName>) -> Result<Self, Error> {
         let stats = snapshot::read_light(tree)?.controller;
         let namespaces = device::namespaces(tree)?
             .into_iter()
             .filter(|nsid| match asked {
-                Some(DeviceName::Namespace(asked)) => asked == *nsid,
+                Some(DeviceName::Namespace(asked) | DeviceName::Partition(asked, _)) => asked == *nsid,
                 Some(DeviceName::Controller) | None => true,
             })
             .map(|nsid| Namespace::read(tree, nsid))
+            .collect();
+        let partitions = device::partitions(tree)?
+            .into_iter()
+            .filter(|(nsid, partition)| match asked {
+                Some(DeviceName::Namespace(asked)) => asked == *nsid,
+                Some(DeviceName::Partition(of, asked)) => (of, asked) == (*nsid, *partition),
+                Some(DeviceName::Controller) | None => true,
+            })
+            .map(|(nsid, partition)| Partition::read(tree, nsid, partition))
             .collect();
         Ok(Self {
             schema: "nvmectl-list",
             version: "1.0",
             controller: Controller {
-                device: "nvme:controller",
+                device: format!("{}:controller", tree.scheme()),
                 model: stats.model,
                 serial: stats.serial,
                 firmware: stats.firmware,
@@ -88,6 +106,7 @@ impl ListDocument {
                 state: stats.state,
             },
             namespaces,
+            partitions,
         })
     }
 
@@ -108,7 +127,7 @@ impl ListDocument {
             None => controller.backend.clone(),
         };
         about.toned_row([
-            (controller.device.to_owned(), Tone::Plain),
+            (controller.device.clone(), Tone::Plain),
             (controller.model.clone(), Tone::Plain),
             (controller.serial.clone(), Tone::Plain),
             (controller.firmware.clone(), Tone::Plain),
@@ -141,7 +160,31 @@ impl ListDocument {
             ]);
         }
         out.push_str(&table.lines(0));
+        if !self.partitions.is_empty() {
+            let mut table = style.table(&[("PARTITION", Align::Left), ("SIZE", Align::Right)]);
+            for partition in &self.partitions {
+                let size = bytes(partition.size_bytes.map(|Wide(bytes)| bytes));
+                table.row([partition.device.clone(), size]);
+            }
+            out.push('\n');
+            out.push_str(&table.lines(0));
+        }
         out
+    }
+}
+
+impl Partition {
+    fn read(tree: &dyn Tree, nsid: u32, partition: u32) -> Self {
+        let size = tree.size_bytes(&format!("{nsid}p{partition}/data"));
+        Self {
+            device: format!("{}:{nsid}p{partition}", tree.scheme()),
+            nsid,
+            partition,
+            size_bytes: size
+                .inspect_err(|error| log::warn!("{error}"))
+                .ok()
+                .map(|bytes| Wide(u128::from(bytes))),
+        }
     }
 }
 
@@ -157,7 +200,7 @@ impl Namespace {
         let lba_bytes = format.and_then(|format| format.block_bytes());
         let bytes = |blocks: u64| lba_bytes.map(|lba_bytes| Wide(u128::from(blocks) * u128::from(lba_bytes)));
         Self {
-            device: format!("nvme:{nsid}"),
+            device: format!("{}:{nsid}", tree.scheme()),
             nsid,
             size_bytes: identify.as_ref().and_then(|identify| bytes(identify.nsze.get())),
             used_bytes: identify.as_ref().and_then(|identify| bytes(identify.nuse.get())),
@@ -189,6 +232,8 @@ mod tests {
             .file("controller/stats?light", &stats)
             .file("1/identify", identify.as_bytes())
             .failing_file("2/identify", crate::tree::Errno::EIO)
+            .file("1p1/data", &[0; 4096])
+            .failing_file("1p2/data", crate::tree::Errno::EIO)
     }
 
     fn printed(format: Format) -> String {
@@ -210,7 +255,10 @@ mod tests {
              nvme:controller  A disk  S1      1.0       emulated  ready\n\n\
              NAMESPACE     SIZE     USED    BLOCK  METADATA\n\
              nvme:1     1.00GiB  1.00MiB  4.00KiB        8B\n\
-             nvme:2           -        -        -         -\n"
+             nvme:2           -        -        -         -\n\n\
+             PARTITION     SIZE\n\
+             nvme:1p1   4.00KiB\n\
+             nvme:1p2         -\n"
         );
         let document: serde_json::Value = serde_json::from_str(&printed(Format::Json)).unwrap();
         assert_eq!(document["controller"]["serial"], "S1");

@@ -16,7 +16,7 @@ use crate::identify::{self, Subject};
 use crate::output::Output;
 use crate::stats::Stats;
 use crate::style::{Style, printable};
-use crate::tree::{self, Embedded, MountedTree, Tree};
+use crate::tree::{self, Discovered, Embedded, Tree};
 use crate::{error_log, list, smart};
 
 /// Does what the command line says.
@@ -33,67 +33,96 @@ pub fn run(cli: &Cli) -> Result<(), Error> {
         global.format(),
         Style::of_stdout(global.color, global.units),
     );
-    match &cli.command {
-        Command::List => {
-            output.check_format("list", &[])?;
-            let paths = ["controller/stats?light", "N/identify of each namespace N"];
-            let Some(tree) = to_read(global, global.device, &paths, &mut output)? else {
-                return Ok(());
-            };
-            list::run(&*tree, global.device, &mut output)
+    let device = global.device_name();
+    match (&cli.command, device) {
+        (Command::List, _) => {}
+        (command, Some(partition @ DeviceName::Partition(..))) => {
+            return Err(device::no_partitions(partition, command.name()));
         }
+        _ => {}
+    }
+    match &cli.command {
+        Command::List => run_list(global, &mut output),
         Command::Identify(args) => {
-            let subject = match (args.controller, device::asked(global.device, args.ns)?) {
+            let subject = match (args.controller, device::asked(device, args.ns)?) {
                 (true, Some(DeviceName::Namespace(nsid))) => {
                     // One that does not exist is the more helpful thing to say, where that can be known.
                     if let Ok(tree) = connect(global) {
                         device::check(&*tree, Some(DeviceName::Namespace(nsid)))?;
                     }
                     return Err(Error::usage(
-                        format!("--controller and --device nvme:{nsid} name different devices"),
+                        format!("--controller and --device {nsid} name different devices"),
                         "give one of the two",
                     ));
                 }
-                (true, _) | (false, None | Some(DeviceName::Controller)) => Subject::Controller,
-                (false, namespace) => Subject::Namespace(namespace),
+                (false, namespace @ Some(DeviceName::Namespace(_))) => Subject::Namespace(namespace),
+                _ => Subject::Controller,
             };
             run_identify(global, subject, &mut output)
         }
         Command::IdCtrl => run_identify(global, Subject::Controller, &mut output),
         Command::IdNs(args) => run_identify(
             global,
-            Subject::Namespace(device::asked(global.device, args.ns)?),
+            Subject::Namespace(device::asked(device, args.ns)?),
             &mut output,
         ),
         Command::Smart(args) => {
             output.check_format("smart", &[Format::Raw, Format::Hex])?;
-            let Some(tree) = to_read(global, global.device, &[smart::PATH], &mut output)? else {
+            let Some(tree) = to_read(global, device, &[smart::PATH], &mut output)? else {
                 return Ok(());
             };
-            smart::run(&*tree, args.check, &mut output)
+            on(&*tree, |tree| smart::run(tree, args.check, &mut output))
         }
         Command::ErrorLog => {
             output.check_format("error-log", &[Format::Raw, Format::Hex])?;
             let paths = [error_log::PATH, smart::PATH];
-            let Some(tree) = to_read(global, global.device, &paths, &mut output)? else {
+            let Some(tree) = to_read(global, device, &paths, &mut output)? else {
                 return Ok(());
             };
-            error_log::run(&*tree, &mut output)
+            on(&*tree, |tree| error_log::run(tree, &mut output))
         }
         Command::Stats(args) => {
             output.check_format("stats", &[])?;
-            let stats = Stats::new(args, global.device)?;
-            let asked = device::asked(global.device, args.ns)?;
+            let stats = Stats::new(args, device)?;
+            let asked = device::asked(device, args.ns)?;
             let Some(tree) = to_read(global, asked, &[&stats.path()], &mut output)? else {
                 return Ok(());
             };
-            stats.run(&*tree, &mut output)
+            on(&*tree, |tree| stats.run(tree, &mut output))
         }
         Command::Bench(args) => {
             let bench = Bench::new(args, global)?;
-            bench.run(&*connect(global)?, global.dry_run, &mut output)
+            let tree = connect(global)?;
+            on(&*tree, |tree| bench.run(tree, global.dry_run, &mut output))
         }
     }
+}
+
+/// What `run` does with `tree`; its errors say in whose tree they happened.
+fn on<T>(tree: &dyn Tree, run: impl FnOnce(&dyn Tree) -> Result<T, Error>) -> Result<T, Error> {
+    run(tree).map_err(|error| error.in_scheme(tree.scheme()))
+}
+
+/// Lists every controller that there is, or the one that was asked for.
+fn run_list(global: &Global, output: &mut Output) -> Result<(), Error> {
+    output.check_format("list", &[])?;
+    let device = global.device_name();
+    let trees = if global.dry_run || device.is_some() {
+        let paths = ["controller/stats?light", "N/identify of each namespace N"];
+        match to_read(global, device, &paths, output)? {
+            Some(tree) => vec![tree],
+            None => return Ok(()),
+        }
+    } else {
+        connect_all(global)?
+    };
+    for (position, tree) in trees.iter().enumerate() {
+        if position > 0 && output.format == Format::Table {
+            output.text("\n")?;
+        }
+        on(&**tree, |tree| list::run(tree, device, output))?;
+    }
+    Ok(())
 }
 
 fn run_identify(global: &Global, subject: Subject, output: &mut Output) -> Result<(), Error> {
@@ -104,14 +133,14 @@ fn run_identify(global: &Global, subject: Subject, output: &mut Output) -> Resul
         }
         Subject::Namespace(None) => (None, "N/identify of the only namespace N".to_owned()),
         // The controller of a namespace: that one has to be there.
-        Subject::Controller | Subject::Namespace(Some(DeviceName::Controller)) => {
-            (global.device, "controller/identify".to_owned())
+        Subject::Controller | Subject::Namespace(_) => {
+            (global.device_name(), "controller/identify".to_owned())
         }
     };
     let Some(tree) = to_read(global, asked, &[&path], output)? else {
         return Ok(());
     };
-    identify::run(&*tree, subject, output)
+    on(&*tree, |tree| identify::run(tree, subject, output))
 }
 
 /// The tree that a command which changes nothing reads, once it is sure that `asked` is in it. None with `--dry-run`:
@@ -123,7 +152,7 @@ fn to_read(
     output: &mut Output,
 ) -> Result<Option<Box<dyn Tree>>, Error> {
     let tree = connect(global)?;
-    device::check(&*tree, asked)?;
+    on(&*tree, |tree| device::check(tree, asked))?;
     if !global.dry_run {
         return Ok(Some(tree));
     }
@@ -134,7 +163,11 @@ fn to_read(
             would_read: paths,
         })?;
     } else {
-        output.text(&format!("would read nvme:{}\n", paths.join(", nvme:")))?;
+        let scheme = tree.scheme();
+        output.text(&format!(
+            "would read {scheme}:{}\n",
+            paths.join(&format!(", {scheme}:"))
+        ))?;
     }
     Ok(None)
 }
@@ -148,27 +181,107 @@ struct DryRun<'p> {
     would_read: &'p [&'p str],
 }
 
-/// The tree that the command line means: an embedded driver's, or that of a daemon.
+/// The one tree that the command line means: an embedded driver's, or that of a daemon.
 fn connect(global: &Global) -> Result<Box<dyn Tree>, Error> {
-    if let Some(spec) = &global.emulate {
-        let config = Config::from_env()
-            .map_err(|error| Error::usage(error.to_string(), "set it right, or unset it"))?;
-        return Ok(Box::new(Embedded::start(spec, &config)?));
+    let mut trees = connect_all(global)?;
+    if trees.len() > 1 {
+        let names: Vec<String> = trees.iter().map(|tree| format!("{}:", tree.scheme())).collect();
+        return Err(Error::SeveralDrivers {
+            count: trees.len(),
+            found: names.join(", "),
+        });
     }
-    let root = match (&global.root, std::env::var_os("NVME_ROOT")) {
-        (Some(root), _) => root.clone(),
-        (None, Some(root)) if root.is_empty() => {
-            return Err(Error::usage(
-                "NVME_ROOT is empty",
-                "set it to the folder under which a driver serves its tree, or unset it",
-            ));
+    // Never empty: that would have been an error.
+    trees.pop().ok_or(Error::NoNamespaces)
+}
+
+/// Every tree that the command line may mean, at least one. Where a driver has ended, that is said, and is an error only
+/// where no other is running.
+fn connect_all(global: &Global) -> Result<Vec<Box<dyn Tree>>, Error> {
+    if let Some(spec) = &global.emulate {
+        return Ok(vec![Box::new(start_embedded(global, spec)?)]);
+    }
+    let mut trees: Vec<Box<dyn Tree>> = Vec::new();
+    let mut failed = Vec::new();
+    for Discovered { root, tree, .. } in discover(global)? {
+        match tree {
+            Ok(tree) => trees.push(Box::new(tree)),
+            Err(why) => failed.push(Error::no_tree(root, why)),
         }
-        (None, Some(root)) => PathBuf::from(root),
-        (None, None) => tree::default_root().to_owned(),
-    };
-    match MountedTree::new(root.clone()) {
-        Ok(tree) => Ok(Box::new(tree)),
-        Err(why) => Err(Error::NoDriver { root, why }),
+    }
+    match (trees.is_empty(), failed.pop()) {
+        (true, Some(last)) => Err(failed.into_iter().next().unwrap_or(last)),
+        (_, last) => {
+            for error in failed.iter().chain(&last) {
+                log::warn!("{error}");
+            }
+            Ok(trees)
+        }
+    }
+}
+
+/// A driver inside this process, on a controller that `spec` describes.
+///
+/// # Errors
+/// Usage for what cannot be used; not found for a device in another scheme; otherwise why it did not come up.
+pub fn start_embedded(global: &Global, spec: &str) -> Result<Embedded, Error> {
+    if let Some(scheme) = other_scheme(global, tree::DEFAULT_SCHEME) {
+        return Err(no_scheme(scheme, &[tree::DEFAULT_SCHEME]));
+    }
+    let config =
+        Config::from_env().map_err(|error| Error::usage(error.to_string(), "set it right, or unset it"))?;
+    Embedded::start(spec, &config)
+}
+
+/// The places where drivers serve trees, or did; at least one.
+///
+/// # Errors
+/// No driver is running, or none of the scheme that was asked for.
+pub fn discover(global: &Global) -> Result<Vec<Discovered>, Error> {
+    let root = root(global)?;
+    let asked = global.device.as_ref().and_then(|device| device.scheme.as_deref());
+    match tree::discover(&root, asked) {
+        // A tree that was named itself is the one that is meant by `nvme`, whatever its name.
+        Ok(found) => match found.as_slice() {
+            [only] if only.root == root => match other_scheme(global, &only.scheme) {
+                Some(asked) if asked != tree::DEFAULT_SCHEME => Err(no_scheme(asked, &[&only.scheme])),
+                _ => Ok(found),
+            },
+            _ => Ok(found),
+        },
+        Err(why) => match (asked, tree::discover(&root, None)) {
+            (Some(asked), Ok(others)) => {
+                let names: Vec<&str> = others.iter().map(|other| other.scheme.as_str()).collect();
+                Err(no_scheme(asked, &names))
+            }
+            _ => Err(Error::no_tree(root, why)),
+        },
+    }
+}
+
+/// The scheme that was asked for, if it is not `scheme`.
+fn other_scheme<'g>(global: &'g Global, scheme: &str) -> Option<&'g str> {
+    let asked = global.device.as_ref()?.scheme.as_deref()?;
+    (asked != scheme).then_some(asked)
+}
+
+fn no_scheme(asked: &str, found: &[&str]) -> Error {
+    Error::NoScheme {
+        scheme: asked.to_owned(),
+        found: format!("{}:", found.join(":, ")),
+    }
+}
+
+/// The folder below which the command line has drivers' trees looked for.
+fn root(global: &Global) -> Result<PathBuf, Error> {
+    match (&global.root, std::env::var_os("NVME_ROOT")) {
+        (Some(root), _) => Ok(root.clone()),
+        (None, Some(root)) if root.is_empty() => Err(Error::usage(
+            "NVME_ROOT is empty",
+            "set it to the folder under which a driver serves its tree, or unset it",
+        )),
+        (None, Some(root)) => Ok(PathBuf::from(root)),
+        (None, None) => Ok(tree::default_root().to_owned()),
     }
 }
 

@@ -24,7 +24,7 @@ pub fn run(tree: &dyn Tree, check: bool, output: &mut Output) -> Result<(), Erro
     output.check_format("smart", &[Format::Raw, Format::Hex])?;
     let bytes = read_document(tree, PATH)?;
     let log = decode(&bytes)?;
-    let document = SmartDocument::new(&log);
+    let document = SmartDocument::new(tree.scheme(), &log);
     match output.format {
         Format::Raw | Format::Hex => output.bytes(&bytes)?,
         Format::Json => output.json(&document)?,
@@ -59,7 +59,7 @@ fn decode(bytes: &[u8]) -> Result<SmartLog, Error> {
 pub struct SmartDocument {
     schema: &'static str,
     version: &'static str,
-    device: &'static str,
+    device: String,
     critical_warning: u8,
     warnings: Flags,
     temperature_kelvin: Option<u16>,
@@ -99,15 +99,15 @@ struct Sensor {
 }
 
 impl SmartDocument {
-    /// The document of `log`.
-    pub fn new(log: &SmartLog) -> Self {
+    /// The document of `log`, of the controller behind `scheme`.
+    pub fn new(scheme: &str, log: &SmartLog) -> Self {
         let kelvin = log.composite_temperature.get();
         let (read, written) = (log.data_units_read.get(), log.data_units_written.get());
         let warning = CriticalWarning::from(log.critical_warning);
         Self {
             schema: "nvmectl-smart",
             version: "1.0",
-            device: "nvme:controller",
+            device: format!("{scheme}:controller"),
             critical_warning: log.critical_warning,
             warnings: Flags(vec![
                 ("spare_low", warning.available_spare()),
@@ -234,7 +234,7 @@ mod tests {
     fn no_temperature_is_not_minus_273() {
         let mut log = sample();
         log.composite_temperature.set(0);
-        let document = serde_json::to_value(SmartDocument::new(&log)).unwrap();
+        let document = serde_json::to_value(SmartDocument::new("nvme", &log)).unwrap();
         assert_eq!(
             (&document["temperature_kelvin"], &document["temperature_celsius"]),
             (&json!(null), &json!(null))
@@ -304,7 +304,7 @@ mod tests {
             let mut random = fastrand::Rng::with_seed(seed);
             let mut bytes = [0u8; 512];
             random.fill(&mut bytes);
-            let document = SmartDocument::new(&decode(&bytes).unwrap());
+            let document = SmartDocument::new("nvme", &decode(&bytes).unwrap());
             let text = view::render(&document, &[], &Style::plain(Units::Iec));
             prop_assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{}", text);
         }

@@ -40,7 +40,7 @@ impl Stats {
     pub fn new(args: &StatsArgs, device: Option<DeviceName>) -> Result<Self, Error> {
         let nsid = match device::asked(device, args.ns)? {
             Some(DeviceName::Namespace(nsid)) => Some(nsid),
-            Some(DeviceName::Controller) | None => None,
+            Some(DeviceName::Controller | DeviceName::Partition(..)) | None => None,
         };
         let watch = args.watch.map(|ns| Watch {
             interval: Duration::from_nanos(ns),
@@ -80,7 +80,7 @@ impl Stats {
             // As the driver wrote it, so that nothing is lost that a newer driver says.
             Format::Json => output.json_text(&text),
             _ => {
-                let text = totals::text(&document, &output.style);
+                let text = totals::text(&document, tree.scheme(), &output.style);
                 output.text(&text)
             }
         }

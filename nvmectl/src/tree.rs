@@ -8,13 +8,18 @@ use std::path::Path;
 
 pub use nvme_driver::scheme::Errno;
 
+mod discovery;
 mod embedded;
 #[cfg(test)]
 pub mod fake;
 mod mounted;
 
+pub use discovery::{Discovered, discover};
 pub use embedded::Embedded;
 pub use mounted::MountedTree;
+
+/// The scheme of a driver that was not told another name.
+pub const DEFAULT_SCHEME: &str = "nvme";
 
 /// What a file is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +32,11 @@ pub enum Access {
 
 /// The driver's paths, relative to the root and without a leading slash.
 pub trait Tree {
+    /// The name before the colon of this tree's devices, such as `nvme` of `nvme:1`.
+    fn scheme(&self) -> &str {
+        DEFAULT_SCHEME
+    }
+
     /// Opens the file at `path`. What is closed is closed by dropping the file.
     ///
     /// # Errors
@@ -38,6 +48,12 @@ pub trait Tree {
     /// # Errors
     /// [`TreeError`] with the errno of whoever serves the tree.
     fn list(&self, path: &str) -> Result<Vec<String>, TreeError>;
+
+    /// The size in bytes of the file at `path`, which need not be one that this user may open.
+    ///
+    /// # Errors
+    /// [`TreeError`] with the errno of whoever serves the tree.
+    fn size_bytes(&self, path: &str) -> Result<u64, TreeError>;
 }
 
 /// An open file of the tree.
@@ -58,6 +74,8 @@ pub trait TreeFile {
 /// What was being done when a [`TreeError`] came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
+    /// Looking at a file without opening it.
+    Stat,
     /// Opening a file.
     Open,
     /// Listing a directory.
@@ -72,6 +90,7 @@ impl Operation {
     /// The verb for messages.
     pub const fn verb(self) -> &'static str {
         match self {
+            Self::Stat => "look at",
             Self::Open => "open",
             Self::List => "list",
             Self::Read => "read",
@@ -82,10 +101,12 @@ impl Operation {
 
 /// A file operation that failed: which, where and with which errno.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cannot {} nvme:{path}: {}", operation.verb(), describe(*errno))]
+#[error("cannot {} {}:{path}: {}", operation.verb(), scheme.as_deref().unwrap_or(DEFAULT_SCHEME), describe(*errno))]
 pub struct TreeError {
     /// What was being done.
     pub operation: Operation,
+    /// In whose tree; None: in the only one, `nvme`.
+    pub scheme: Option<String>,
     /// Where, relative to the root.
     pub path: String,
     /// The error number of whoever serves the tree.
@@ -97,6 +118,7 @@ impl TreeError {
     pub fn new(operation: Operation, path: &str, errno: Errno) -> Self {
         Self {
             operation,
+            scheme: None,
             path: path.to_owned(),
             errno,
         }
@@ -169,12 +191,12 @@ pub fn write_all(file: &mut dyn TreeFile, path: &str, from: &[u8]) -> Result<(),
     Ok(())
 }
 
-/// Where a driver's daemon serves its tree when nothing else is said.
+/// Where the daemons of drivers serve their trees when nothing else is said: each in a folder with its scheme's name.
 pub fn default_root() -> &'static Path {
     Path::new(if cfg!(target_os = "redox") {
-        "/scheme/nvme"
+        "/scheme"
     } else {
-        "/run/scheme/nvme"
+        "/run/scheme"
     })
 }
 

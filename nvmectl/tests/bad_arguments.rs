@@ -56,7 +56,19 @@ const USAGE: &[(&str, &[&str])] = &[
     ("identify -d nvme:0", &["invalid value 'nvme:0'", "from 1"]),
     ("identify -d 01", &["invalid value '01'"]),
     ("identify -d -1", &["unexpected argument '-1'"]),
-    ("identify -d nvme:1p1", &["invalid value 'nvme:1p1'"]),
+    ("identify -d nvme:1p0", &["invalid value 'nvme:1p0'"]),
+    (
+        "identify -d nvme:1p1",
+        &[
+            "1p1 is a partition, and identify does not work on one",
+            "its namespace is 1: -d 1",
+        ],
+    ),
+    (
+        "bench -d 2p3",
+        &["2p3 is a partition, and bench does not work on one", "-d 2"],
+    ),
+    ("identify -d nv/me:1", &["invalid value 'nv/me:1'"]),
     ("identify -d 4294967295", &["invalid value '4294967295'"]),
     ("identify -d nvme:", &["invalid value 'nvme:'"]),
     // identify.
@@ -75,17 +87,17 @@ const USAGE: &[(&str, &[&str])] = &[
     (
         "identify --ns 1 -d nvme:2",
         &[
-            "--device nvme:2 and --ns name different devices",
+            "--device 2 and --ns name different devices",
             "give one of the two",
         ],
     ),
     (
         "identify --controller -d nvme:2",
-        &["--controller and --device nvme:2 name different devices"],
+        &["--controller and --device 2 name different devices"],
     ),
     (
         "id-ns --ns 1 -d controller",
-        &["--device nvme:controller and --ns name different devices"],
+        &["--device controller and --ns name different devices"],
     ),
     ("id-ctrl --ns 1", &["unexpected argument '--ns'"]),
     // stats.
@@ -114,7 +126,7 @@ const USAGE: &[(&str, &[&str])] = &[
     ("stats --ns x", &["invalid value 'x' for '--ns <N>'"]),
     (
         "stats --ns 2 -d 1",
-        &["--device nvme:1 and --ns name different devices"],
+        &["--device 1 and --ns name different devices"],
     ),
     // smart, error-log.
     ("smart --check=yes", &["unexpected value 'yes' for '--check'"]),
@@ -250,7 +262,7 @@ const USAGE: &[(&str, &[&str])] = &[
     // bench: the rest.
     (
         "bench --ns 2 -d 1",
-        &["--device nvme:1 and --ns name different devices"],
+        &["--device 1 and --ns name different devices"],
     ),
     ("bench --yes-destroy=S1", &["required", "--destructive"]),
     ("bench --write --over-existing", &["required", "--destructive"]),

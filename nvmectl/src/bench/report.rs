@@ -11,9 +11,9 @@ use crate::style::{Align, Style, Tone};
 /// Percentiles in one line of the table, where the terminal is wide enough.
 const PERCENTILES_IN_A_LINE: usize = 6;
 
-/// The text of `result`.
-pub fn text(result: &BenchResult, style: &Style) -> String {
-    let mut out = head(result, style);
+/// The text of `result`, of a device behind `scheme`.
+pub fn text(result: &BenchResult, scheme: &str, style: &Style) -> String {
+    let mut out = head(result, scheme, style);
     let total = &result.total;
     for (name, side) in [("read", &total.read), ("write", &total.write)] {
         if side.ios > 0 || asked(&result.job, name) {
@@ -36,7 +36,7 @@ fn asked(job: &BenchJob, side: &str) -> bool {
     if side == "read" { job.reads() } else { job.writes() }
 }
 
-fn head(result: &BenchResult, style: &Style) -> String {
+fn head(result: &BenchResult, scheme: &str, style: &Style) -> String {
     let (job, device, units) = (&result.job, &result.device, style.units);
     let mut facts = vec![format!("bs={}", units.bytes(u128::from(job.block_bytes)))];
     if job.pattern.is_mix() {
@@ -62,7 +62,7 @@ fn head(result: &BenchResult, style: &Style) -> String {
     }
     facts.push(format!("seed={}", job.random_seed));
     format!(
-        "{}: nvme:{} ({}, {}, {})\n  {}\n",
+        "{}: {scheme}:{} ({}, {}, {})\n  {}\n",
         style.paint(Tone::Heading, job.pattern.fio_name()),
         device.nsid,
         device.model,
@@ -221,7 +221,11 @@ mod tests {
     use crate::units::Units;
 
     fn printed(jobs: u32, job: BenchJob) -> String {
-        text(&samples::bench_result(jobs, job), &Style::plain(Units::Iec))
+        text(
+            &samples::bench_result(jobs, job),
+            "nvme",
+            &Style::plain(Units::Iec),
+        )
     }
 
     #[test]
@@ -257,7 +261,7 @@ randread: nvme:1 (A disk, S1, emulated)
         for (width, in_a_line) in [(200, 6), (80, 6), (60, 4), (20, 1), (1, 1)] {
             let mut style = Style::plain(Units::Iec);
             style.width = Some(width);
-            let text = text(&result, &style);
+            let text = text(&result, "nvme", &style);
             let lines: Vec<&str> = text
                 .lines()
                 .skip_while(|line| !line.ends_with("its percentiles:"))
@@ -279,7 +283,7 @@ randread: nvme:1 (A disk, S1, emulated)
     fn rates_are_of_successful_requests() {
         let mut result = samples::bench_result(1, BenchJob::default());
         result.total.read.errors = 1_500;
-        let text = text(&result, &Style::plain(Units::Iec));
+        let text = text(&result, "nvme", &Style::plain(Units::Iec));
         assert!(text.contains("read: IOPS=50, "), "{text}");
         assert!(text.contains(", 500 requests)\n"), "{text}");
         assert!(text.contains("errors: 1500 (150/s)\n"), "{text}");

@@ -11,6 +11,7 @@ use crate::units::Units;
 /// The device and the bytes on it that a job would overwrite.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
+    scheme: String,
     nsid: u32,
     model: String,
     serial: String,
@@ -26,13 +27,14 @@ pub trait Ask {
 }
 
 impl Target {
-    /// What `job` would overwrite of namespace `nsid`, as the driver's statistics describe it.
-    pub fn new(nsid: u32, job: &BenchJob, stats: &StatsDocument) -> Self {
+    /// What `job` would overwrite of namespace `nsid` behind `scheme`, as the driver's statistics describe it.
+    pub fn new(scheme: &str, nsid: u32, job: &BenchJob, stats: &StatsDocument) -> Self {
         let namespace = stats.namespaces.iter().find(|namespace| namespace.nsid == nsid);
         let namespace_end =
             namespace.and_then(|namespace| namespace.blocks.checked_mul(u64::from(namespace.lba_bytes)));
         let asked_end = job.size_bytes.and_then(|size| job.offset_bytes.checked_add(size));
         Self {
+            scheme: scheme.to_owned(),
             nsid,
             model: stats.controller.model.clone(),
             serial: stats.controller.serial.clone(),
@@ -57,8 +59,8 @@ impl Target {
             None => format!("everything from byte {start}"),
         };
         format!(
-            "this would overwrite {amount} of nvme:{} ({}, serial number {})",
-            self.nsid, self.model, self.serial
+            "this would overwrite {amount} of {}:{} ({}, serial number {})",
+            self.scheme, self.nsid, self.model, self.serial
         )
     }
 
@@ -171,6 +173,7 @@ mod tests {
 
     fn target(emulated: bool) -> Target {
         Target {
+            scheme: "nvme".into(),
             nsid: 1,
             model: "A disk".into(),
             serial: "S1".into(),

@@ -15,7 +15,7 @@ pub const HEX: &[&str] = &["vendor_id", "subsystem_vendor_id"];
 pub struct ControllerDocument {
     schema: &'static str,
     version: &'static str,
-    device: &'static str,
+    device: String,
     model: String,
     serial: String,
     firmware: String,
@@ -125,15 +125,15 @@ struct PowerState {
 }
 
 impl ControllerDocument {
-    /// The document of `id`. `mdts_bytes` is the largest transfer as the driver knows it.
-    pub fn new(id: &IdentifyController, mdts_bytes: Option<u64>) -> Self {
+    /// The document of `id`, of the controller behind `scheme`. `mdts_bytes` is the largest transfer as the driver knows it.
+    pub fn new(scheme: &str, id: &IdentifyController, mdts_bytes: Option<u64>) -> Self {
         let vwc = Vwc::from(id.vwc);
         let version = Vs::from(id.ver.get());
         let [oui_low, oui_middle, oui_high] = id.ieee;
         Self {
             schema: "nvmectl-identify-controller",
             version: "1.0",
-            device: "nvme:controller",
+            device: format!("{scheme}:controller"),
             model: id.model().to_string(),
             serial: id.serial().to_string(),
             firmware: id.firmware().to_string(),
@@ -421,7 +421,8 @@ mod tests {
 
     #[test]
     fn fields_are_converted_and_named() {
-        let document = serde_json::to_value(ControllerDocument::new(&sample(), Some(1 << 20))).unwrap();
+        let document =
+            serde_json::to_value(ControllerDocument::new("nvme", &sample(), Some(1 << 20))).unwrap();
         for (key, value) in [
             ("model", json!("A disk")),
             ("serial", json!("SN1")),
@@ -452,7 +453,7 @@ mod tests {
     #[test]
     fn the_text_says_what_people_look_for() {
         let text = view::render(
-            &ControllerDocument::new(&sample(), Some(1 << 20)),
+            &ControllerDocument::new("nvme", &sample(), Some(1 << 20)),
             HEX,
             &Style::plain(Units::Iec),
         );
@@ -475,7 +476,7 @@ mod tests {
             let mut bytes = [0u8; 4096];
             random.fill(&mut bytes);
             let id = IdentifyController::read_from_bytes(&bytes).unwrap();
-            let text = view::render(&ControllerDocument::new(&id, None), HEX, &Style::plain(Units::Iec));
+            let text = view::render(&ControllerDocument::new("nvme", &id, None), HEX, &Style::plain(Units::Iec));
             prop_assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{}", text);
         }
     }

@@ -77,8 +77,8 @@ struct Format {
 }
 
 impl NamespaceDocument {
-    /// The document of namespace `nsid`.
-    pub fn new(nsid: u32, id: &IdentifyNamespace) -> Self {
+    /// The document of namespace `nsid` of the controller behind `scheme`.
+    pub fn new(scheme: &str, nsid: u32, id: &IdentifyNamespace) -> Self {
         let format = id.current_format().filter(|_| id.nsze.get() != 0);
         let lba_bytes = format.and_then(|format| format.block_bytes());
         let bytes = |blocks: u64| lba_bytes.map(|lba_bytes| Wide(u128::from(blocks) * u128::from(lba_bytes)));
@@ -87,7 +87,7 @@ impl NamespaceDocument {
         Self {
             schema: "nvmectl-identify-namespace",
             version: "1.0",
-            device: format!("nvme:{nsid}"),
+            device: format!("{scheme}:{nsid}"),
             nsid,
             active: id.nsze.get() != 0,
             size_bytes: bytes(id.nsze.get()),
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn blocks_are_also_bytes() {
-        let document = serde_json::to_value(NamespaceDocument::new(1, &sample())).unwrap();
+        let document = serde_json::to_value(NamespaceDocument::new("nvme", 1, &sample())).unwrap();
         for (key, value) in [
             ("active", json!(true)),
             ("size_blocks", json!(262_144)),
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn an_inactive_namespace_is_no_error() {
         let document =
-            serde_json::to_value(NamespaceDocument::new(5, &IdentifyNamespace::default())).unwrap();
+            serde_json::to_value(NamespaceDocument::new("nvme", 5, &IdentifyNamespace::default())).unwrap();
         assert_eq!(document["active"], false);
         assert_eq!(document["lba_bytes"], json!(null));
         assert_eq!(document["formats"], json!([]));
@@ -240,7 +240,7 @@ mod tests {
             let mut bytes = [0u8; 4096];
             random.fill(&mut bytes);
             let id = IdentifyNamespace::read_from_bytes(&bytes).unwrap();
-            let text = view::render(&NamespaceDocument::new(1, &id), HEX, &Style::plain(Units::Iec));
+            let text = view::render(&NamespaceDocument::new("nvme", 1, &id), HEX, &Style::plain(Units::Iec));
             prop_assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{}", text);
         }
     }

@@ -6,7 +6,7 @@ use super::*;
 use crate::samples;
 use crate::style::Style;
 use crate::tree::fake::FakeTree;
-use crate::tree::{Access, TreeError, TreeFile};
+use crate::tree::{Access, Errno, Operation, TreeError, TreeFile};
 use crate::units::Units;
 
 fn bytes(document: &StatsDocument) -> Vec<u8> {
@@ -35,6 +35,10 @@ fn printed(stats: &Stats, tree: &dyn Tree, format: Format) -> Result<String, Err
 struct Series(RefCell<Vec<StatsDocument>>);
 
 impl Tree for Series {
+    fn size_bytes(&self, path: &str) -> Result<u64, TreeError> {
+        Err(TreeError::new(Operation::Stat, path, Errno::ENOENT))
+    }
+
     fn open(&self, path: &str, access: Access) -> Result<Box<dyn TreeFile>, TreeError> {
         let mut left = self.0.borrow_mut();
         let document = if left.len() > 1 {
@@ -105,7 +109,7 @@ fn troubles_are_named() {
     counters.errors_by_status.insert("Write Fault".into(), 4);
     document.events.last_reset_reason = Some("CSTS.CFS".into());
     document.snapshot.consistent = false;
-    let text = totals::text(&document, &Style::plain(Units::Iec));
+    let text = totals::text(&document, "nvme", &Style::plain(Units::Iec));
     for line in [
         "queue 1: 2 timeouts",
         "queue 1: 1 completions with a stale command id",
@@ -122,7 +126,7 @@ fn a_driver_that_counts_nothing_is_said_to() {
     let mut document = samples::stats(1, 10);
     document.queues[0].counters = None;
     document.namespaces[0].ops = None;
-    let text = totals::text(&document, &Style::plain(Units::Iec));
+    let text = totals::text(&document, "nvme", &Style::plain(Units::Iec));
     assert!(
         text.contains("without the feature performance-counters"),
         "{text}"

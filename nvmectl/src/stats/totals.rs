@@ -6,15 +6,15 @@ use stats_proto::stats::{OpStats, QueueCounters, QueueKind, QueueMode, StatsDocu
 use crate::style::{Align, Style, Tone, tone_of_state};
 use crate::units::span;
 
-/// The text of `document`.
-pub fn text(document: &StatsDocument, style: &Style) -> String {
+/// The text of `document`, of the driver behind `scheme`.
+pub fn text(document: &StatsDocument, scheme: &str, style: &Style) -> String {
     let mut out = head(document, style);
     out.push_str(&queues(document, style));
     if document.queues.iter().all(|queue| queue.counters.is_none()) {
         out.push_str("\nthe driver was built without the feature performance-counters: it counts nothing\n");
     }
     out.push_str(&operations(document, style));
-    out.push_str(&namespaces(document, style));
+    out.push_str(&namespaces(document, scheme, style));
     out.push_str(&troubles(document, style));
     out
 }
@@ -198,7 +198,7 @@ pub fn is_backed(q: f64, count: u64) -> bool {
     count as f64 >= (10.0 / (1.0 - q)).round()
 }
 
-fn namespaces(document: &StatsDocument, style: &Style) -> String {
+fn namespaces(document: &StatsDocument, scheme: &str, style: &Style) -> String {
     let mut table = style.table(&[
         ("NAMESPACE", Align::Left),
         ("SIZE", Align::Right),
@@ -212,7 +212,7 @@ fn namespaces(document: &StatsDocument, style: &Style) -> String {
     for namespace in &document.namespaces {
         let size = u128::from(namespace.blocks) * u128::from(namespace.lba_bytes);
         let about = [
-            format!("nvme:{}", namespace.nsid),
+            format!("{scheme}:{}", namespace.nsid),
             units.bytes(size),
             units.bytes(u128::from(namespace.lba_bytes)),
         ];

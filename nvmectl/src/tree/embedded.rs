@@ -46,6 +46,15 @@ impl Tree for Embedded {
         }
     }
 
+    fn size_bytes(&self, path: &str) -> Result<u64, TreeError> {
+        let stat = self
+            .client
+            .open(path, OpenFlags::READ)
+            .and_then(|handle| handle.stat());
+        stat.map(|stat| stat.size_bytes)
+            .map_err(|errno| TreeError::new(Operation::Stat, path, errno))
+    }
+
     fn list(&self, path: &str) -> Result<Vec<String>, TreeError> {
         match self.client.list(path) {
             Ok(entries) => Ok(entries.into_iter().map(|entry| entry.name).collect()),

@@ -80,6 +80,15 @@ impl Tree for FakeTree {
         }
     }
 
+    fn size_bytes(&self, path: &str) -> Result<u64, TreeError> {
+        match self.files.get(path) {
+            Some(Content::Bytes(bytes)) => Ok(bytes.len() as u64),
+            Some(Content::Endless) => Ok(0),
+            Some(Content::Fails(errno)) => Err(TreeError::new(Operation::Stat, path, *errno)),
+            None => Err(TreeError::new(Operation::Stat, path, Errno::ENOENT)),
+        }
+    }
+
     fn list(&self, path: &str) -> Result<Vec<String>, TreeError> {
         let prefix = if path.is_empty() {
             String::new()

@@ -11,15 +11,16 @@ use super::{Access, Operation, Tree, TreeError, TreeFile};
 #[derive(Debug)]
 pub struct MountedTree {
     root: PathBuf,
+    scheme: String,
 }
 
 impl MountedTree {
-    /// The tree below `root`.
+    /// The tree below `root`, whose devices are called `scheme:N`.
     ///
     /// # Errors
     /// The [`io::Error`] of looking at `root`; [`io::ErrorKind::NotFound`] also when it is a folder without a
     /// controller, such as a mount point that nothing is mounted on.
-    pub fn new(root: PathBuf) -> Result<Self, io::Error> {
+    pub fn new(root: PathBuf, scheme: &str) -> Result<Self, io::Error> {
         let mut entries = fs::read_dir(&root)?;
         let has_controller = entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() == "controller"));
         if !has_controller {
@@ -28,7 +29,8 @@ impl MountedTree {
                 "it has no entry \"controller\"",
             ));
         }
-        Ok(Self { root })
+        let scheme = scheme.to_owned();
+        Ok(Self { root, scheme })
     }
 
     /// Paths come from this program's own tables, yet one that leaves the root shall not work.
@@ -41,6 +43,16 @@ impl MountedTree {
 }
 
 impl Tree for MountedTree {
+    fn scheme(&self) -> &str {
+        &self.scheme
+    }
+
+    fn size_bytes(&self, path: &str) -> Result<u64, TreeError> {
+        fs::metadata(self.locate(Operation::Stat, path)?)
+            .map(|metadata| metadata.len())
+            .map_err(|error| TreeError::of_io(Operation::Stat, path, &error))
+    }
+
     fn open(&self, path: &str, access: Access) -> Result<Box<dyn TreeFile>, TreeError> {
         let file = OpenOptions::new()
             .read(true)
@@ -109,7 +121,7 @@ mod tests {
         fs::create_dir(folder.0.join("controller")).unwrap();
         fs::create_dir(folder.0.join("1")).unwrap();
         fs::write(folder.0.join("1/stats?light"), b"{}").unwrap();
-        let tree = MountedTree::new(folder.0.clone()).unwrap();
+        let tree = MountedTree::new(folder.0.clone(), "nvme").unwrap();
 
         let mut names = tree.list("").unwrap();
         names.sort();
@@ -136,11 +148,13 @@ mod tests {
     fn a_folder_without_a_controller_is_no_tree() {
         let folder = Folder::new("empty");
         assert_eq!(
-            MountedTree::new(folder.0.clone()).unwrap_err().kind(),
+            MountedTree::new(folder.0.clone(), "nvme").unwrap_err().kind(),
             io::ErrorKind::NotFound
         );
         assert_eq!(
-            MountedTree::new(folder.0.join("nothing")).unwrap_err().kind(),
+            MountedTree::new(folder.0.join("nothing"), "nvme")
+                .unwrap_err()
+                .kind(),
             io::ErrorKind::NotFound
         );
     }
