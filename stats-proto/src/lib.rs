@@ -6,6 +6,7 @@
 //! | `nvme-stats` | the driver | `nvme:controller/stats`, `nvme:N/stats` | [`stats::StatsDocument`] | [`schema::STATS`] |
 //! | `nvme-bench-job` | `nvmectl` | `nvme:N/bench` | [`bench::BenchJob`] | [`schema::BENCH`] |
 //! | `nvme-bench-progress`, `-result`, `-error` | the driver | `nvme:N/bench` | [`bench::BenchLine`] | [`schema::BENCH`] |
+//! | `nvme-slow` | the driver | `nvme:controller/slow` | [`slow::SlowCommand`] | [`schema::SLOW`] |
 //!
 //! Rules for all of them: keys are snake_case and end in their unit; what is not known is `null`; integers
 //! above 2^53 are strings ([`big_int`]); the version is inside ([`Version`]); histograms are in [the form of
@@ -42,6 +43,7 @@ pub mod hist;
 #[cfg(test)]
 mod sample;
 pub mod schema;
+pub mod slow;
 pub mod stats;
 mod version;
 

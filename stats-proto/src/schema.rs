@@ -12,3 +12,6 @@ pub const STATS: &str = include_str!("../schema/nvme-stats-1.0.json");
 
 /// `schema/nvme-bench-1.0.json`: [`crate::bench::BenchJob`] and each [`crate::bench::BenchLine`].
 pub const BENCH: &str = include_str!("../schema/nvme-bench-1.0.json");
+
+/// `schema/nvme-slow-1.0.json`: [`crate::slow::SlowCommand`].
+pub const SLOW: &str = include_str!("../schema/nvme-slow-1.0.json");
