@@ -5,12 +5,13 @@ pub(crate) mod check;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use nvme_spec::{CompletionEntry, SubmissionEntry};
+use nvme_spec::{CompletionEntry, Status, SubmissionEntry};
 
 use crate::dma::pages::{Chain, PagePool};
 use crate::error::IoError;
 use crate::prp;
-use crate::queue::{Accounting, Completed, QueuePair, Rings};
+use crate::queue::{Accounting, Completed, NEVER, QueuePair, Rings};
+use crate::recorder::{Record, Recorder};
 use crate::stats::{OpClass, QueueRecorder, QueueStats};
 
 /// The most data of one admin command, in bytes.
@@ -68,6 +69,7 @@ pub struct AdminRequest {
 pub(crate) struct AdminQueue<T> {
     pair: QueuePair<Part<T>>,
     pool: PagePool,
+    recorder: Arc<Recorder>,
     finished: VecDeque<(T, AdminFinished)>,
 }
 
@@ -76,15 +78,41 @@ struct Part<T> {
     pages: Chain,
     /// Bytes expected from the device.
     from_device: usize,
+    opcode: u8,
+    nsid: u32,
+    arrived_ns: u64,
+}
+
+impl<T> Part<T> {
+    fn record(
+        &self,
+        entry: &CompletionEntry,
+        submitted_ns: u64,
+        now_ns: u64,
+        status: Option<Status>,
+    ) -> Record {
+        Record {
+            qid: 0,
+            cid: entry.cid,
+            opcode: self.opcode,
+            nsid: self.nsid,
+            blocks: None,
+            arrived_ns: self.arrived_ns,
+            doorbell_ns: submitted_ns,
+            ended_ns: now_ns,
+            status,
+        }
+    }
 }
 
 impl<T> AdminQueue<T> {
-    /// Over empty rings; data goes through `pool`.
-    pub(crate) fn new(rings: Rings, pool: PagePool) -> Self {
+    /// Over empty rings; data goes through `pool`. Commands that fail or are slow go to `recorder`.
+    pub(crate) fn new(rings: Rings, pool: PagePool, recorder: Arc<Recorder>) -> Self {
         let limit = rings.entries as usize;
         Self {
             pair: QueuePair::new(rings, limit, 0),
             pool,
+            recorder,
             finished: VecDeque::new(),
         }
     }
@@ -142,16 +170,15 @@ impl<T> AdminQueue<T> {
             bytes: len as u64,
             arrived_ns,
         };
-        self.pair.push(
-            reserved,
-            entry,
-            accounting,
-            Part {
-                context,
-                pages,
-                from_device,
-            },
-        );
+        let part = Part {
+            context,
+            pages,
+            from_device,
+            opcode: entry.opcode,
+            nsid: entry.nsid,
+            arrived_ns,
+        };
+        self.pair.push(reserved, entry, accounting, part);
         Ok(())
     }
 
@@ -203,19 +230,25 @@ impl<T> AdminQueue<T> {
     /// Takes completions; the answers are then at [`AdminQueue::next_finished`].
     pub(crate) fn reap(&mut self, now_ns: u64) -> usize {
         while let Some(completed) = self.pair.reap(now_ns) {
-            self.complete(completed);
+            self.complete(completed, now_ns);
         }
         self.pair.end_pass(now_ns) as usize
     }
 
-    fn complete(&mut self, completed: Completed<Part<T>>) {
+    fn complete(&mut self, completed: Completed<Part<T>>, now_ns: u64) {
         let Completed {
             context: mut part,
             entry,
+            submitted_ns,
             ..
         } = completed;
+        let status = entry.status();
+        if !status.is_success() || now_ns.saturating_sub(part.arrived_ns) >= self.recorder.slow_ns() {
+            self.recorder
+                .keep(part.record(&entry, submitted_ns, now_ns, Some(status)));
+        }
         let mut data = Vec::new();
-        if entry.status().is_success() && part.from_device > 0 {
+        if status.is_success() && part.from_device > 0 {
             data.resize(part.from_device, 0);
             let pages = std::iter::successors(part.pages.first(), |page| self.pool.after(*page));
             for (chunk, page) in data.chunks_mut(self.pool.page_bytes()).zip(pages) {
@@ -242,6 +275,16 @@ impl<T> AdminQueue<T> {
     pub(crate) fn abandon(&mut self, now_ns: u64, stopped: bool) -> Vec<T> {
         let abandoned = self.pair.abandon(now_ns);
         let contexts = abandoned.into_iter().map(|mut completed| {
+            let Completed {
+                context,
+                entry,
+                submitted_ns,
+                ..
+            } = &completed;
+            if *submitted_ns != NEVER {
+                self.recorder
+                    .keep(context.record(entry, *submitted_ns, now_ns, None));
+            }
             if stopped {
                 self.pool.give_back(&mut completed.context.pages);
             }

@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::io_queue::{Limits, Parts};
 use crate::namespace::Namespace;
 use crate::queue::{MAX_SLOTS, Rings};
+use crate::recorder::Recorder;
 use crate::registers::Registers;
 
 /// Entries of the admin queues: few commands, and it fits a page.
@@ -113,6 +114,7 @@ pub(crate) struct Bringup {
     /// The SMART log, and when it was read.
     pub(crate) smart: Option<(u64, Vec<u8>)>,
     pub(crate) opened_ns: u64,
+    pub(crate) recorder: Arc<Recorder>,
     pub(crate) cap: Cap,
     config: Config,
     cpus: u16,
@@ -145,6 +147,7 @@ impl Bringup {
             told: Vec::new(),
             smart: None,
             opened_ns: now_ns,
+            recorder: Arc::new(Recorder::new(config.slow_us)),
             cap: Cap::from(0),
             config: config.clone(),
             cpus: cpus.max(1),
@@ -362,7 +365,7 @@ impl Bringup {
         self.registers
             .set_admin_queues(ADMIN_ENTRIES, rings.sq.iova(), rings.cq.iova());
         let pool = self.pool()?;
-        self.admin = Some(AdminQueue::new(rings, pool));
+        self.admin = Some(AdminQueue::new(rings, pool, Arc::clone(&self.recorder)));
         Ok(())
     }
 
@@ -554,6 +557,7 @@ impl Bringup {
         let rings = self.rings(qid, entries)?;
         let limit = entries as usize - 1;
         let parts = Parts {
+            recorder: Arc::clone(&self.recorder),
             rings,
             limit,
             pool: self.pool()?,

@@ -8,6 +8,7 @@
 //! | `NVME_POLL_INTERVAL_US` | 10 | 0 (spin) to 1000000 |
 //! | `NVME_ZERO_COPY` | true | true, false |
 //! | `NVME_SCHEDULER` | cpuaffinity | none, roundrobin, cpuaffinity |
+//! | `NVME_SLOW_US` | 10000 | 0 (only failed ones) to 60000000; commands that take as long are kept for `controller/slow` |
 //! | `NVME_BENCHMARK` | 0 | 0, 1 |
 //!
 //! What is asked is an upper bound: the controller may grant fewer queues and shorter ones, which is normal and
@@ -56,6 +57,9 @@ pub struct Config {
     pub zero_copy: bool,
     /// Which queue a request goes to.
     pub scheduler: SchedulerKind,
+    /// Commands that take at least so many microseconds from being accepted to being completed are kept, with their
+    /// timelines, for `controller/slow`; 0 keeps only those that fail.
+    pub slow_us: u32,
     /// Whether `nvme-driver` runs the benchmark and exits.
     pub benchmark: bool,
 }
@@ -69,6 +73,7 @@ impl Default for Config {
             poll_interval_us: 10,
             zero_copy: true,
             scheduler: SchedulerKind::CpuAffinity,
+            slow_us: 10_000,
             benchmark: false,
         }
     }
@@ -87,13 +92,14 @@ pub struct ConfigError {
 }
 
 /// The names of all variables, in the order of the table above.
-pub const VARIABLES: [&str; 7] = [
+pub const VARIABLES: [&str; 8] = [
     "NVME_NUM_QUEUES",
     "NVME_QUEUE_DEPTH",
     "NVME_POLLING_MODE",
     "NVME_POLL_INTERVAL_US",
     "NVME_ZERO_COPY",
     "NVME_SCHEDULER",
+    "NVME_SLOW_US",
     "NVME_BENCHMARK",
 ];
 
@@ -130,6 +136,7 @@ impl Config {
         const QUEUES: &str = "a number from 0 (one per CPU) to 65535";
         const DEPTH: &str = "a number of entries from 2 to 65536";
         const INTERVAL: &str = "a number of microseconds from 0 (spin) to 1000000";
+        const SLOW: &str = "a number of microseconds from 0 (only failed commands) to 60000000";
         const BOOL: &str = "true or false (or 1, 0, yes, no, on, off)";
         match variable {
             "NVME_NUM_QUEUES" => {
@@ -154,13 +161,16 @@ impl Config {
                     v.parse().ok()
                 })?;
             }
+            "NVME_SLOW_US" => {
+                self.slow_us = accept("NVME_SLOW_US", value, SLOW, |v| number(v, 0, 60_000_000))?;
+            }
             "NVME_BENCHMARK" => self.benchmark = accept("NVME_BENCHMARK", value, BOOL, boolean)?,
             _ => {
                 return Err(ConfigError {
                     variable: "NVME_*",
                     value: variable.to_owned(),
                     accepted: "one of NVME_NUM_QUEUES, NVME_QUEUE_DEPTH, NVME_POLLING_MODE, NVME_POLL_INTERVAL_US, \
-                               NVME_ZERO_COPY, NVME_SCHEDULER, NVME_BENCHMARK",
+                               NVME_ZERO_COPY, NVME_SCHEDULER, NVME_SLOW_US, NVME_BENCHMARK",
                 });
             }
         }
@@ -271,6 +281,7 @@ mod tests {
             ("NVME_POLL_INTERVAL_US", "0"),
             ("NVME_ZERO_COPY", "off"),
             ("NVME_SCHEDULER", "RoundRobin"),
+            ("NVME_SLOW_US", "0"),
             ("NVME_BENCHMARK", "1"),
         ]);
         let wanted = Config {
@@ -280,6 +291,7 @@ mod tests {
             poll_interval_us: 0,
             zero_copy: false,
             scheduler: SchedulerKind::RoundRobin,
+            slow_us: 0,
             benchmark: true,
         };
         assert_eq!(config, Ok(wanted));
@@ -308,6 +320,8 @@ mod tests {
             ("NVME_POLL_INTERVAL_US", "99999999999999999999"),
             ("NVME_ZERO_COPY", "maybe"),
             ("NVME_SCHEDULER", "fifo"),
+            ("NVME_SLOW_US", "60000001"),
+            ("NVME_SLOW_US", "1ms"),
             ("NVME_BENCHMARK", "2"),
         ] {
             let error = read(&[(variable, value)]).unwrap_err();

@@ -18,6 +18,7 @@ use crate::dma::{DmaBuffer, Region};
 use crate::error::{Error, IoError};
 use crate::io_queue::IoQueue;
 use crate::namespace::Namespace;
+use crate::recorder::Recorder;
 use crate::registers::Registers;
 
 /// Between two looks at a register that is to change.
@@ -226,6 +227,7 @@ pub struct Controller {
     pub(crate) smart: Option<(u64, Vec<u8>)>,
     /// When the bring-up began: statistics count from then on.
     pub(crate) opened_ns: u64,
+    pub(crate) recorder: Arc<Recorder>,
     pub(crate) clock: Clock,
     pub(crate) config: Config,
     identity: Arc<Identity>,
@@ -261,6 +263,7 @@ impl Controller {
             told,
             smart,
             opened_ns,
+            recorder,
             ..
         } = bringup;
         let qids = queues.iter().map(|queue| queue.parts.rings.qid).collect();
@@ -282,6 +285,7 @@ impl Controller {
             told,
             smart,
             opened_ns,
+            recorder,
             clock,
             config: config.clone(),
             identity: Arc::new(identity),

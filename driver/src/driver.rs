@@ -17,6 +17,7 @@ use crate::dma::arena::Arena;
 use crate::error::Error;
 use crate::io_scheduler::IoScheduler;
 use crate::namespace::Namespace;
+use crate::recorder::Recorder;
 use crate::request::Request;
 use crate::stats::QueueStats;
 use crate::worker::{self, Load, Remote, Waiting, Worker};
@@ -38,6 +39,7 @@ pub(crate) struct Inner {
     pub(crate) mode: PollingMode,
     pub(crate) instance_id: String,
     pub(crate) started_ns: u64,
+    recorder: Arc<Recorder>,
     arena: Arena,
     requests: AtomicU64,
     threads: Mutex<Threads>,
@@ -261,6 +263,7 @@ impl Driver {
             mode: config.polling,
             instance_id: instance_id(),
             started_ns: controller.opened_ns,
+            recorder: Arc::clone(&controller.recorder),
             arena: controller.arena.clone(),
             clock: clock.clone(),
             queues,
@@ -346,6 +349,12 @@ impl Driver {
     /// What the driver has counted, with or without the histograms.
     pub fn stats(&self, histograms: bool) -> stats_proto::stats::StatsDocument {
         crate::stats::document::render(&self.0, histograms)
+    }
+
+    /// The last commands, of all queues, that failed, were slow ([`Config::slow_us`](crate::Config::slow_us)) or were
+    /// never answered: at most 256, oldest first. Holds no queue up.
+    pub fn slow_commands(&self) -> Vec<stats_proto::slow::SlowCommand> {
+        self.0.recorder.commands()
     }
 
     /// Shuts down in order: nothing new is taken, what is out is awaited, the controller is told and disabled. Called

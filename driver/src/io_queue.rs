@@ -52,7 +52,8 @@ use crate::dma::arena::Arena;
 use crate::dma::pages::{Chain, PagePool};
 use crate::error::IoError;
 use crate::namespace::Namespace;
-use crate::queue::{Accounting, Completed, QueuePair};
+use crate::queue::{Accounting, Completed, NEVER, QueuePair};
+use crate::recorder::{Record, Recorder};
 use crate::request::{Finished, Op, Request};
 use crate::stats::{OpClass, QueueStats};
 
@@ -86,6 +87,7 @@ pub(crate) struct Parts {
     pub(crate) limits: Limits,
     pub(crate) namespaces: Arc<[Namespace]>,
     pub(crate) arena: Arena,
+    pub(crate) recorder: Arc<Recorder>,
 }
 
 /// A request that was not taken, and why.
@@ -105,6 +107,9 @@ pub struct IoQueue<T> {
     limits: Limits,
     namespaces: Arc<[Namespace]>,
     arena: Arena,
+    recorder: Arc<Recorder>,
+    /// The recorder's, at hand: looked at for each command.
+    slow_ns: u64,
     requests: Vec<Option<Active<T>>>,
     free: Vec<u32>,
     /// Requests with commands still to be sent, in order.
@@ -124,6 +129,33 @@ struct Active<T> {
     commands_out: u32,
     result: Result<(), IoError>,
     doorbell_ns: u64,
+}
+
+impl<T> Active<T> {
+    /// What a recorder keeps of one of its commands, without what became of it.
+    #[cold]
+    fn record(&self, part: &Part, namespace: &Namespace, qid: u16, cid: u16) -> Record {
+        let Request {
+            op,
+            nsid,
+            slba,
+            arrived_ns,
+            ..
+        } = self.request;
+        let shift = namespace.lba_shift;
+        let blocks = (part.offset as u64 >> shift, part.len as u64 >> shift);
+        Record {
+            qid,
+            cid,
+            opcode: command_for(op, nsid, slba, blocks.1.max(1)).opcode,
+            nsid,
+            blocks: (op != Op::Flush).then_some((slba + blocks.0, blocks.1)),
+            arrived_ns,
+            doorbell_ns: 0,
+            ended_ns: 0,
+            status: None,
+        }
+    }
 }
 
 /// One command of a request.
@@ -152,6 +184,7 @@ impl<T> IoQueue<T> {
             limits,
             namespaces,
             arena,
+            recorder,
         } = parts;
         let pair = QueuePair::new(rings, limit, namespaces.len());
         let capacity = Self::capacity_for(pair.limit());
@@ -162,6 +195,8 @@ impl<T> IoQueue<T> {
             limits,
             namespaces,
             arena,
+            slow_ns: recorder.slow_ns(),
+            recorder,
             requests: (0..capacity).map(|_| None).collect(),
             free: (0..capacity as u32).rev().collect(),
             waiting: VecDeque::with_capacity(capacity),
@@ -360,6 +395,16 @@ impl<T> IoQueue<T> {
             return;
         };
         let status = entry.status();
+        if now_ns.saturating_sub(active.request.arrived_ns) >= self.slow_ns || !status.is_success() {
+            let namespace = &self.namespaces[active.namespace];
+            let record = active.record(&part, namespace, self.pair.qid(), entry.cid);
+            self.recorder.keep(Record {
+                doorbell_ns: submitted_ns,
+                ended_ns: now_ns,
+                status: Some(status),
+                ..record
+            });
+        }
         if status.is_success() {
             if part.copied && active.request.op.fills_buffer() {
                 copy_from_pages(&self.pool, &part, active.request.buffer.as_mut_slice());
@@ -509,6 +554,17 @@ impl<T> IoQueue<T> {
         self.waiting.clear();
         self.show_waiting();
         for mut completed in self.pair.abandon(now_ns) {
+            let part = &completed.context;
+            if let Some(Some(active)) = self.requests.get(part.request as usize)
+                && completed.submitted_ns != NEVER
+            {
+                let namespace = &self.namespaces[active.namespace];
+                self.recorder.keep(Record {
+                    doorbell_ns: completed.submitted_ns,
+                    ended_ns: now_ns,
+                    ..active.record(part, namespace, self.pair.qid(), completed.entry.cid)
+                });
+            }
             if !stopped {
                 continue;
             }

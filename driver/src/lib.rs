@@ -118,6 +118,7 @@ mod io_scheduler;
 pub mod namespace;
 mod prp;
 mod queue;
+mod recorder;
 mod registers;
 pub mod request;
 pub mod scheme;

@@ -28,7 +28,7 @@ const INTERRUPTED: u8 = 130;
 /// A user-space NVMe driver.
 ///
 /// The settings are environment variables: NVME_NUM_QUEUES, NVME_QUEUE_DEPTH, NVME_POLLING_MODE,
-/// NVME_POLL_INTERVAL_US, NVME_ZERO_COPY, NVME_SCHEDULER, and NVME_BENCHMARK=1 to run the benchmark and exit.
+/// NVME_POLL_INTERVAL_US, NVME_ZERO_COPY, NVME_SCHEDULER, NVME_SLOW_US, and NVME_BENCHMARK=1 to run the benchmark and exit.
 #[derive(Parser, Debug)]
 #[command(version, after_help = EXAMPLES)]
 struct Args {

@@ -54,13 +54,16 @@ pub(crate) struct Accounting {
     pub(crate) arrived_ns: u64,
 }
 
+/// The time at which something has not happened.
+pub(crate) const NEVER: u64 = u64::MAX;
+
 /// A command that has completed.
 #[derive(Debug)]
 pub(crate) struct Completed<T> {
     pub(crate) slot: u16,
     pub(crate) context: T,
     pub(crate) entry: CompletionEntry,
-    /// When its doorbell was written.
+    /// When its doorbell was written; [`NEVER`] if it never was.
     pub(crate) submitted_ns: u64,
 }
 
@@ -420,12 +423,13 @@ impl<T> QueuePair<T> {
                     .completed(op, namespace, bytes, device_ns, host_ns, status);
             }
             if let Some(context) = slot.context.take() {
-                let entry = CompletionEntry::new(0, 0, 0, self.rings.qid, 0, status, false);
+                let cid = cid(number, slot.generation, self.slot_bits);
+                let entry = CompletionEntry::new(0, 0, 0, self.rings.qid, cid, status, false);
                 abandoned.push(Completed {
                     slot: number,
                     context,
                     entry,
-                    submitted_ns,
+                    submitted_ns: if was_out { submitted_ns } else { NEVER },
                 });
             }
             self.free.push(number);

@@ -10,6 +10,7 @@
 //! N/bench                   transaction file: write a job (JSON), read progress lines and the result
 //! controller/identify       4096 bytes, Identify Controller
 //! controller/stats[?light]  the statistics of the whole controller (JSON)
+//! controller/slow           the last commands that failed, were slow or were lost, with their timelines (JSON lines)
 //! controller/log/smart, error, firmware, changed-namespaces, commands, self-test
 //! controller/admin          transaction file: write a command (and data), read the completion (and data)
 //! ```
@@ -20,7 +21,7 @@
 //! number of calls may be out at once, also on one handle.
 //!
 //! What the nodes promise:
-//! - **Documents** (`identify`, `stats`, `log/...`) are rendered by a read at offset 0 and kept by the
+//! - **Documents** (`identify`, `stats`, `slow`, `log/...`) are rendered by a read at offset 0 and kept by the
 //!   handle: a reader in small pieces sees one snapshot. A log page that the controller does not have is
 //!   `EOPNOTSUPP`.
 //! - **The block device** takes any offset and length. A read covers them with whole blocks; a write of part
@@ -45,7 +46,7 @@
 //! | node | mode | who |
 //! | --- | --- | --- |
 //! | directories | 0555 | anyone, to list |
-//! | `identify`, `stats`, `log/...` | 0444 | anyone, to read: they change nothing and show no data |
+//! | `identify`, `stats`, `slow`, `log/...` | 0444 | anyone, to read: they change nothing and show no data |
 //! | `N`, `N/data` | 0600 of 0:0 at first | as mode, owner and group say; uid 0 always |
 //! | `controller/admin` | 0600 | uid 0: it can erase the disk |
 //! | `N/bench` | 0600 | uid 0: it loads the disk, and may overwrite it |
@@ -263,6 +264,7 @@ impl Scheme {
                 entry("admin", NodeKind::File),
                 entry("identify", NodeKind::File),
                 entry("log", NodeKind::Directory),
+                entry("slow", NodeKind::File),
                 entry("stats", NodeKind::File),
             ],
             Node::Logs => LogPage::ALL

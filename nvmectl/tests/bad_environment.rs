@@ -32,6 +32,11 @@ const SETTINGS: &[(&str, &[&str], &str)] = &[
         &["", "fifo", "cpu-affinity"],
         "none, roundrobin",
     ),
+    (
+        "NVME_SLOW_US",
+        &["", "-1", "60000001", "10ms"],
+        "from 0 (only failed commands) to 60000000",
+    ),
     ("NVME_BENCHMARK", &["", "2", "please"], "true or false"),
 ];
 

@@ -16,9 +16,12 @@ use nvme_driver::worker::{Answer, Remote};
 use nvme_driver::{Buffer, Config, Finished, IoError, Op, Request};
 use nvme_emulator::{Action, Emulator, Fault, QueueMatch};
 use nvme_spec::{NvmOpcode, Status};
+use stats_proto::slow::{SlowCommand, SlowKind};
 
 const LBA_BYTES: usize = 512;
 const BLOCKS: u64 = 2048;
+/// Some commands are slower than this, some are not.
+const SLOW_US: u64 = 2000;
 
 #[derive(Default)]
 struct Answers(Mutex<VecDeque<(u64, Finished<()>)>>);
@@ -84,6 +87,7 @@ impl Simulation {
             num_queues: 2,
             queue_depth: 16,
             zero_copy: rng.bool(),
+            slow_us: SLOW_US as u32,
             ..Config::default()
         };
         let mut opening = Opening::new(Arc::new(backend), &config, Clock::manual(clock.clone())).unwrap();
@@ -285,7 +289,36 @@ impl Simulation {
             .check()
             .unwrap_or_else(|error| panic!("{error}, seed {}", self.seed));
         drop(stats);
+        self.check_slow_commands();
         self
+    }
+
+    /// The recorder agrees with the answers: nothing failed or was lost that no request was told of, its times are in
+    /// order, and what the device failed is there with the device's status.
+    fn check_slow_commands(&self) {
+        let commands = self.driver.slow_commands();
+        assert!(commands.is_sorted_by(|a, b| a.sequence < b.sequence));
+        let all_succeed = self.results.keys().all(|result| !result.contains("Err"));
+        for command in commands.iter().filter(|command| command.qid != 0) {
+            assert_eq!(
+                command.latency_total_ns,
+                command.latency_host_ns + command.latency_device_ns
+            );
+            assert!(command.accepted_monotonic_ns + command.latency_total_ns <= self.clock.now_ns());
+            assert_eq!(
+                command.completed_monotonic_ns.is_none(),
+                command.kind == SlowKind::Lost
+            );
+            match command.kind {
+                SlowKind::Slow => assert!(command.latency_total_ns >= SLOW_US * 1000),
+                SlowKind::Failed | SlowKind::Lost => assert!(!all_succeed, "{command:?}, seed {}", self.seed),
+            }
+        }
+        // Unless what was slow later has overwritten it.
+        if !all_succeed && commands.first().is_some_and(|command| command.sequence == 0) {
+            let bad = |command: &SlowCommand| command.kind != SlowKind::Slow;
+            assert!(commands.iter().any(bad), "seed {}", self.seed);
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use nvme_spec::command::{NSID_ALL, get_log_page};
 use nvme_spec::{LogId, Status};
+use stats_proto::slow::SlowCommand;
 
 use super::path::{DocumentKind, LogPage};
 use super::pending::{Pending, WaitingRead};
@@ -105,6 +106,7 @@ impl Document {
                 });
                 self.rendered(text.map_err(|_| Errno::EIO));
             }
+            DocumentKind::Slow => self.rendered(json_lines(&self.service.slow_commands())),
             DocumentKind::Log(page) => self.fetch(page),
         }
     }
@@ -153,9 +155,19 @@ impl DocumentKind {
         match self {
             Self::IdentifyController | Self::IdentifyNamespace(_) => Some(IDENTIFY_BYTES),
             Self::Log(page) => page.fixed_bytes().map(u64::from),
-            Self::Stats { .. } => None,
+            Self::Stats { .. } | Self::Slow => None,
         }
     }
+}
+
+/// One JSON document per line.
+fn json_lines(commands: &[SlowCommand]) -> Result<Vec<u8>, Errno> {
+    let mut text = Vec::new();
+    for command in commands {
+        serde_json::to_writer(&mut text, command).map_err(|_| Errno::EIO)?;
+        text.push(b'\n');
+    }
+    Ok(text)
 }
 
 impl LogPage {

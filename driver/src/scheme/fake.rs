@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use nvme_spec::{CompletionEntry, Status, SubmissionEntry};
 use stats_proto::bench::{BenchJob, BenchResult};
+use stats_proto::slow::SlowCommand;
 use stats_proto::stats::{
     ControllerInfo, DriverInfo, Events, NamespaceStats, SnapshotInfo, StatsDocument, Time,
 };
@@ -27,6 +28,8 @@ pub(super) struct Fake {
     /// Grows by one with each snapshot of the statistics.
     snapshots: AtomicU64,
     benchmarks: Mutex<Vec<Benchmark>>,
+    /// What the recorder is said to hold.
+    pub(super) slow: Mutex<Vec<SlowCommand>>,
     /// Taken by the next benchmark: it ends before its start has returned.
     pub(super) ends_at_once: Mutex<Option<Result<BenchResult, Failure>>>,
     /// Every submission seen, in order.
@@ -72,6 +75,7 @@ impl Fake {
             busy: AtomicBool::new(false),
             snapshots: AtomicU64::new(0),
             benchmarks: Mutex::default(),
+            slow: Mutex::default(),
             ends_at_once: Mutex::new(None),
             seen: Mutex::default(),
             hints: Mutex::default(),
@@ -295,6 +299,10 @@ impl BlockService for Arc<Fake> {
             namespaces: namespaces.collect(),
             events: Events::default(),
         }
+    }
+
+    fn slow_commands(&self) -> Vec<SlowCommand> {
+        lock(&self.slow).clone()
     }
 
     fn namespaces(&self) -> Arc<[Namespace]> {

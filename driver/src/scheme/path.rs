@@ -37,6 +37,8 @@ pub(crate) enum DocumentKind {
     IdentifyNamespace(u32),
     /// `controller/stats` (`nsid` is `None`) and `N/stats`; with `?light` without histograms.
     Stats { nsid: Option<u32>, histograms: bool },
+    /// `controller/slow`
+    Slow,
     /// `controller/log/...`
     Log(LogPage),
 }
@@ -107,6 +109,7 @@ impl Node {
                 Self::Document(DocumentKind::IdentifyController)
             }
             [Some("controller"), Some("stats"), None, _] => Self::stats(None, query)?,
+            [Some("controller"), Some("slow"), None, _] => Self::Document(DocumentKind::Slow),
             [Some("controller"), Some("admin"), None, _] => Self::Admin,
             [Some(nsid), None, ..] if directory => Self::Namespace(parse_nsid(nsid)?),
             [Some(nsid), None, ..] => Self::Data(parse_nsid(nsid)?),
@@ -218,6 +221,7 @@ mod tests {
             ),
             ("controller/stats", stats(None, true)),
             ("controller/stats?light", stats(None, false)),
+            ("controller/slow", Node::Document(DocumentKind::Slow)),
             ("controller/admin", Node::Admin),
             ("1", Node::Data(1)),
             ("1/", Node::Namespace(1)),

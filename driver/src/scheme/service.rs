@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use stats_proto::bench::BenchJob;
+use stats_proto::slow::SlowCommand;
 use stats_proto::stats::StatsDocument;
 
 pub(crate) use crate::admin::{AdminAnswer, AdminData, AdminFinished, AdminRequest};
@@ -28,6 +29,9 @@ pub trait BlockService: Send + Sync {
 
     /// The statistics as they are now, with or without histograms.
     fn stats(&self, histograms: bool) -> StatsDocument;
+
+    /// The last commands that failed, were slow or were lost, oldest first.
+    fn slow_commands(&self) -> Vec<SlowCommand>;
 
     /// The active namespaces as they are now, in ascending order.
     fn namespaces(&self) -> Arc<[Namespace]>;
@@ -63,6 +67,10 @@ impl BlockService for Driver {
 
     fn stats(&self, histograms: bool) -> StatsDocument {
         Driver::stats(self, histograms)
+    }
+
+    fn slow_commands(&self) -> Vec<SlowCommand> {
+        Driver::slow_commands(self)
     }
 
     fn namespaces(&self) -> Arc<[Namespace]> {

@@ -44,12 +44,13 @@ fn every_document_of_the_tree_can_be_read() {
             }
         }
     }
-    assert_eq!(documents.len(), 2 + 6 + 2 * 2);
+    assert_eq!(documents.len(), 3 + 6 + 2 * 2);
     for path in documents {
         let handle = client.open(&path, OpenFlags::READ).unwrap();
         let (whole, stat) = (read_all(&handle, 1 << 20).unwrap(), handle.stat().unwrap());
         assert_eq!(whole.len() as u64, stat.size_bytes, "{path}");
-        assert!(!whole.is_empty(), "{path}");
+        // Where nothing was slow there is nothing to say.
+        assert!(!whole.is_empty() || path.ends_with("slow"), "{path}");
         // Another snapshot, but as long, and whole.
         let pieces = read_all(&handle, 100).unwrap();
         if path.ends_with("stats") {

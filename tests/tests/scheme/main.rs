@@ -6,6 +6,7 @@ mod bench;
 mod data;
 mod documents;
 mod failure;
+mod slow;
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
