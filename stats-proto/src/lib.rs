@@ -6,6 +6,7 @@
 //! | `nvme-stats` | the driver | `nvme:controller/stats`, `nvme:N/stats` | [`stats::StatsDocument`] | [`schema::STATS`] |
 //! | `nvme-bench-job` | `nvmectl` | `nvme:N/bench` | [`bench::BenchJob`] | [`schema::BENCH`] |
 //! | `nvme-bench-progress`, `-result`, `-error` | the driver | `nvme:N/bench` | [`bench::BenchLine`] | [`schema::BENCH`] |
+//! | `nvme-event` | the driver | `nvme:controller/events` | [`event::EventLine`] | [`schema::EVENT`] |
 //! | `nvme-slow` | the driver | `nvme:controller/slow` | [`slow::SlowCommand`] | [`schema::SLOW`] |
 //!
 //! Rules for all of them: keys are snake_case and end in their unit; what is not known is `null`; integers
@@ -39,6 +40,7 @@
 
 pub mod bench;
 pub mod big_int;
+pub mod event;
 pub mod hist;
 #[cfg(test)]
 mod sample;

@@ -1,10 +1,11 @@
 use jsonschema::Validator;
 use serde_json::{Map, Value, json};
 
-use super::{BENCH, SLOW, STATS};
+use super::{BENCH, EVENT, SLOW, STATS};
 use crate::bench::{
     BenchError, BenchErrorSchema, BenchJob, BenchLine, BenchProgress, BenchProgressSchema, Pattern, Phase,
 };
+use crate::event::{Event, EventLine, EventSchema};
 use crate::slow::{CommandStatus, SlowCommand, SlowKind, SlowSchema};
 use crate::stats::StatsDocument;
 use crate::{Version, sample};
@@ -128,7 +129,7 @@ fn assert_strict(validator: &Validator, document: &Value) {
 
 #[test]
 fn schemas_are_of_draft_2020_12_and_themselves_valid() {
-    for text in [STATS, BENCH, SLOW] {
+    for text in [STATS, BENCH, SLOW, EVENT] {
         let schema = schema(text);
         assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
         jsonschema::draft202012::meta::validate(&schema).unwrap();
@@ -137,7 +138,7 @@ fn schemas_are_of_draft_2020_12_and_themselves_valid() {
 
 #[test]
 fn schemas_describe_every_member_and_close_every_object() {
-    for text in [STATS, BENCH, SLOW] {
+    for text in [STATS, BENCH, SLOW, EVENT] {
         let mut objects = 0;
         walk(&schema(text), "", &mut |pointer, value| {
             if value["type"] != "object" {
@@ -183,7 +184,11 @@ fn schemas_describe_every_member_and_close_every_object() {
 #[test]
 fn all_schemas_mean_the_same_by_what_they_share() {
     let (stats, bench) = (schema(STATS), schema(BENCH));
-    assert_eq!(stats["$defs"]["u64"], schema(SLOW)["$defs"]["u64"]);
+    let (slow, event) = (schema(SLOW), schema(EVENT));
+    assert_eq!(stats["$defs"]["u64"], slow["$defs"]["u64"]);
+    for name in ["u64", "status"] {
+        assert_eq!(event["$defs"][name], slow["$defs"][name], "{name}");
+    }
     for name in ["u64", "histogram", "histogram_ns"] {
         assert!(stats["$defs"][name].is_object());
         assert_eq!(stats["$defs"][name], bench["$defs"][name], "{name}");
@@ -454,4 +459,72 @@ fn slow_commands_with_a_member_missing_added_or_wrong_fail() {
         *changed.pointer_mut(pointer).unwrap() = wrong.clone();
         assert!(!validator.is_valid(&changed), "{wrong} at {pointer} passes");
     }
+}
+
+fn events() -> Vec<EventLine> {
+    let text = |text: &str| text.to_owned();
+    let admin_command = |opcode_name, status| Event::AdminCommand {
+        opcode: 0x80,
+        opcode_name,
+        nsid: u32::MAX,
+        cdw10: 0x200,
+        uid: 0,
+        status,
+    };
+    let events = [
+        Event::DriverStarted {
+            driver_version: text("0.1.0"),
+            instance_id: text("1-2-3"),
+            model: text("Some Disk"),
+            serial: text("ABC"),
+            firmware: text("1"),
+            io_queues: 2,
+            namespaces: 1,
+        },
+        Event::ControllerFailed {
+            reason: text("it reports a fatal error"),
+        },
+        Event::ControllerGivenUp { disabled: true },
+        admin_command(Some(text("Format NVM")), slow().status),
+        admin_command(None, None),
+        Event::ShutdownBegun,
+        Event::ShutdownDone {
+            error: Some(text("it did not finish")),
+        },
+        Event::ShutdownDone { error: None },
+        Event::EventsMissed { missed: 1 << 60 },
+    ];
+    let line = |(sequence, event)| EventLine {
+        schema: EventSchema::default(),
+        version: Version::CURRENT,
+        sequence,
+        monotonic_ns: 5,
+        wall_unix_ns: 1_700_000_000_000_000_000,
+        event,
+    };
+    (0..).zip(events).map(line).collect()
+}
+
+#[test]
+fn events_pass_are_read_back_as_they_were_and_nothing_else_passes() {
+    let validator = validator(EVENT);
+    for line in events() {
+        assert_strict(&validator, &value(&line));
+        let text = serde_json::to_string(&line).unwrap();
+        assert_eq!(serde_json::from_str::<EventLine>(&text).unwrap(), line, "{text}");
+    }
+}
+
+#[test]
+fn an_event_of_a_later_minor_version_is_one_of_unknown_kind() {
+    let mut line = value(&events()[5]);
+    line["version"] = json!("1.9");
+    line["event"] = json!("sun_rose");
+    line["colour"] = json!("red");
+    let read: EventLine = serde_json::from_value(line).unwrap();
+    assert_eq!((read.sequence, read.event), (5, Event::Unknown));
+    // But one of a known kind without what it must have is an error.
+    let mut failed = value(&events()[1]);
+    object_mut(&mut failed, "").remove("reason");
+    assert!(serde_json::from_value::<EventLine>(failed).is_err());
 }
