@@ -10,12 +10,14 @@ use crossbeam_queue::ArrayQueue;
 use nvme_spec::AdminOpcode;
 use nvme_spec::command::GetLogCdw10;
 use nvme_spec::log::LogId;
+use stats_proto::event::Event;
 
 use crate::admin::{AdminFinished, AdminQueue, AdminRequest, check};
 use crate::backend::{Waiter, Waker};
 use crate::clock::Clock;
 use crate::controller::{AdminContext, Controller};
 use crate::error::{Error, IoError};
+use crate::events::{EventLog, EventsEnd};
 use crate::namespace::Namespace;
 use crate::worker;
 
@@ -178,6 +180,9 @@ pub(crate) struct AdminWorker {
     /// When the driver stops: until when commands that are out are awaited.
     drain_deadline_ns: Option<u64>,
     state: State,
+    events: Arc<EventLog>,
+    /// Without this worker nothing more happens.
+    _events_end: EventsEnd,
 }
 
 enum State {
@@ -194,6 +199,7 @@ impl AdminWorker {
         controller: Controller,
         shared: Arc<Shared>,
         workers: Vec<Arc<worker::Shared>>,
+        events: Arc<EventLog>,
     ) -> Self {
         let namespaces = Arc::clone(controller.namespaces());
         *shared.smart.lock().unwrap_or_else(PoisonError::into_inner) = controller.smart.clone();
@@ -206,6 +212,8 @@ impl AdminWorker {
             next_look_ns,
             drain_deadline_ns,
             state,
+            _events_end: EventsEnd(Arc::clone(&events)),
+            events,
         }
     }
 
@@ -291,6 +299,7 @@ impl AdminWorker {
     fn give_up(&mut self, now_ns: u64) {
         let why = self.shared.failure().unwrap_or_default();
         log::error!("the controller is given up: {why}");
+        self.events.push(Event::ControllerFailed { reason: why });
         self.shared.set_health(Health::Failing);
         for worker in &self.workers {
             worker.give_order(worker::Order::Hold);
@@ -329,6 +338,7 @@ impl AdminWorker {
             }
         }
         self.shared.refuse_all();
+        self.events.push(Event::ControllerGivenUp { disabled: stopped });
         worker::Turn::Worked
     }
 
@@ -363,6 +373,8 @@ impl AdminWorker {
         if self.shared.health() == Health::Live {
             self.shared.set_health(Health::Down);
         }
+        let error = result.as_ref().err().map(Error::to_string);
+        self.events.push(Event::ShutdownDone { error });
         result
     }
 }

@@ -1,10 +1,12 @@
 //! A running driver: a controller, one worker for each of its I/O queue pairs, and one for the admin queue.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use stats_proto::event::Event;
 
 use crate::admin::AdminRequest;
 use crate::admin_worker::{self, AdminWorker};
@@ -15,6 +17,7 @@ use crate::controller::{Controller, Identity};
 use crate::dma::DmaBuffer;
 use crate::dma::arena::Arena;
 use crate::error::Error;
+use crate::events::EventLog;
 use crate::io_scheduler::IoScheduler;
 use crate::namespace::Namespace;
 use crate::recorder::Recorder;
@@ -40,6 +43,8 @@ pub(crate) struct Inner {
     pub(crate) instance_id: String,
     pub(crate) started_ns: u64,
     recorder: Arc<Recorder>,
+    events: Arc<EventLog>,
+    shutdown_begun: AtomicBool,
     arena: Arena,
     requests: AtomicU64,
     threads: Mutex<Threads>,
@@ -191,6 +196,7 @@ impl Driver {
                     .iter()
                     .map(|queue| Arc::clone(&queue.shared))
                     .collect();
+                let events = Arc::clone(&driver.0.events);
                 let thread = std::thread::Builder::new()
                     .name("nvme-admin".to_owned())
                     .spawn(move || {
@@ -200,6 +206,10 @@ impl Driver {
                             for worker in &workers {
                                 worker.give_order(worker::Order::LostRunning);
                             }
+                            events.push(Event::ControllerFailed {
+                                reason: Error::Panicked.to_string(),
+                            });
+                            events.close();
                             Err(Error::Panicked)
                         })
                     });
@@ -256,6 +266,7 @@ impl Driver {
             stats: admin_queue.stats(),
             shared: Arc::clone(&shared),
         };
+        let events = Arc::new(EventLog::new(clock.clone()));
         let inner = Inner {
             identity: Arc::clone(controller.identity()),
             namespaces: Arc::clone(controller.namespaces()),
@@ -264,6 +275,8 @@ impl Driver {
             instance_id: instance_id(),
             started_ns: controller.opened_ns,
             recorder: Arc::clone(&controller.recorder),
+            events: Arc::clone(&events),
+            shutdown_begun: AtomicBool::new(false),
             arena: controller.arena.clone(),
             clock: clock.clone(),
             queues,
@@ -276,7 +289,8 @@ impl Driver {
             .iter()
             .map(|queue| Arc::clone(&queue.shared))
             .collect();
-        let admin_worker = AdminWorker::new(controller, Arc::clone(&shared), of_workers);
+        let admin_worker = AdminWorker::new(controller, Arc::clone(&shared), of_workers, Arc::clone(&events));
+        events.push(inner.started());
         let stepped = Stepped {
             workers,
             admin: Some((admin_worker, waiter)),
@@ -357,6 +371,11 @@ impl Driver {
         self.0.recorder.commands()
     }
 
+    /// What happens to the driver and its controller.
+    pub fn events(&self) -> &Arc<EventLog> {
+        &self.0.events
+    }
+
     /// Shuts down in order: nothing new is taken, what is out is awaited, the controller is told and disabled. Called
     /// on one of the driver's own threads (by an [`Answer`](crate::worker::Answer), say), it only gives the order.
     /// Afterwards requests are answered with [`IoError::Stopped`](crate::IoError::Stopped). A second call gives the
@@ -374,10 +393,27 @@ impl Driver {
 }
 
 impl Inner {
+    /// The first event.
+    fn started(&self) -> Event {
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Event::DriverStarted {
+            driver_version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance_id: self.instance_id.clone(),
+            model: self.identity.model.clone(),
+            serial: self.identity.serial.clone(),
+            firmware: self.identity.firmware.clone(),
+            io_queues: count(self.queues.len()),
+            namespaces: count(self.namespaces.len()),
+        }
+    }
+
     fn shutdown(&self) -> Result<(), Error> {
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(result) = &threads.result {
             return result.clone();
+        }
+        if !self.shutdown_begun.swap(true, Ordering::Relaxed) {
+            self.events.push(Event::ShutdownBegun);
         }
         for queue in &self.queues {
             queue.shared.give_drain();

@@ -113,6 +113,7 @@ pub mod dma;
 pub mod driver;
 pub mod embedded;
 pub mod error;
+pub mod events;
 pub mod io_queue;
 mod io_scheduler;
 pub mod namespace;

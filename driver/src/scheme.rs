@@ -10,6 +10,7 @@
 //! N/bench                   transaction file: write a job (JSON), read progress lines and the result
 //! controller/identify       4096 bytes, Identify Controller
 //! controller/stats[?light]  the statistics of the whole controller (JSON)
+//! controller/events[?now]   what happens to the driver and its controller, as it happens, or so far (JSON lines)
 //! controller/slow           the last commands that failed, were slow or were lost, with their timelines (JSON lines)
 //! controller/log/smart, error, firmware, changed-namespaces, commands, self-test
 //! controller/admin          transaction file: write a command (and data), read the completion (and data)
@@ -21,7 +22,7 @@
 //! number of calls may be out at once, also on one handle.
 //!
 //! What the nodes promise:
-//! - **Documents** (`identify`, `stats`, `slow`, `log/...`) are rendered by a read at offset 0 and kept by the
+//! - **Documents** (`identify`, `stats`, `slow`, `events?now`, `log/...`) are rendered by a read at offset 0 and kept by the
 //!   handle: a reader in small pieces sees one snapshot. A log page that the controller does not have is
 //!   `EOPNOTSUPP`.
 //! - **The block device** takes any offset and length. A read covers them with whole blocks; a write of part
@@ -46,7 +47,7 @@
 //! | node | mode | who |
 //! | --- | --- | --- |
 //! | directories | 0555 | anyone, to list |
-//! | `identify`, `stats`, `slow`, `log/...` | 0444 | anyone, to read: they change nothing and show no data |
+//! | `identify`, `stats`, `slow`, `events`, `log/...` | 0444 | anyone, to read: they change nothing and show no data |
 //! | `N`, `N/data` | 0600 of 0:0 at first | as mode, owner and group say; uid 0 always |
 //! | `controller/admin` | 0600 | uid 0: it can erase the disk |
 //! | `N/bench` | 0600 | uid 0: it loads the disk, and may overwrite it |
@@ -62,6 +63,14 @@
 //! What would take queues, events or memory from the driver is `EPERM`; a format that changes the block size,
 //! and namespace management, are `EOPNOTSUPP` because the driver would not learn of it.
 //!
+//! # events
+//! Read at growing offsets: JSON lines ([`EventLine`](stats_proto::event::EventLine)), first those that the
+//! driver still keeps (the last [`KEPT_EVENTS`](crate::events::KEPT_EVENTS)). Each handle has its own place. A
+//! read that finds nothing new is answered when something happens, or `EINTR` when the server of the tree
+//! wants it back ([`Scheme::wake_readers`]). A reader that falls too far behind reads how many it missed. When
+//! the driver has shut down comes the end of the file. What was read long ago, or is further on than what
+//! was read, is `EINVAL`. With `?now` it is a document: what is kept, and then the end.
+//!
 //! # bench
 //! Write a job ([`BenchJob`](stats_proto::bench::BenchJob) as JSON, in one write). Then read at growing
 //! offsets: JSON lines, about four of progress in a second and last the result or an error, then the end of
@@ -76,6 +85,7 @@ mod call;
 mod data;
 mod documents;
 mod errno;
+mod events;
 mod handle;
 mod path;
 mod pending;
@@ -139,6 +149,13 @@ impl Scheme {
         self.handles.len()
     }
 
+    /// Ends the reads that wait for something to happen (of `controller/events` and of `bench`): they are
+    /// answered `EINTR`, and whoever still wants to know reads again. For a server that cannot take a call
+    /// back when its client is interrupted, and before it stops.
+    pub fn wake_readers(&self) {
+        self.handles.wake_readers();
+    }
+
     /// Takes one call. Never blocks; `answers` gets the answer under `id`, perhaps before this returns.
     pub fn call(self: &Arc<Self>, id: u64, call: Call, answers: &Arc<dyn Answers>) {
         let pending = Pending::new(id, Arc::clone(answers));
@@ -198,7 +215,7 @@ impl Scheme {
         namespace_of(node, &self.service.namespaces())?;
         self.owners.check(node, flags, caller)?;
         self.handles
-            .insert(|id| Handle::new(id, node, class, flags, &self.service, &self.volumes))
+            .insert(|id| Handle::new(id, node, class, flags, caller.uid, &self.service, &self.volumes))
     }
 
     fn permit(&self, path: &str, caller: &Caller, change: Permissions) -> Result<Stat, Errno> {
@@ -262,6 +279,7 @@ impl Scheme {
             }
             Node::Controller => vec![
                 entry("admin", NodeKind::File),
+                entry("events", NodeKind::File),
                 entry("identify", NodeKind::File),
                 entry("log", NodeKind::Directory),
                 entry("slow", NodeKind::File),
@@ -277,7 +295,9 @@ impl Scheme {
                 entry("identify", NodeKind::File),
                 entry("stats", NodeKind::File),
             ],
-            Node::Data(_) | Node::Document(_) | Node::Admin | Node::Bench(_) => return Err(Errno::ENOTDIR),
+            Node::Data(_) | Node::Document(_) | Node::Admin | Node::Bench(_) | Node::Events => {
+                return Err(Errno::ENOTDIR);
+            }
         };
         Ok(entries)
     }

@@ -86,6 +86,21 @@ pub(crate) fn reshapes(entry: &SubmissionEntry, namespaces: &[Namespace]) -> boo
     }
 }
 
+/// Whether a command may change the controller or what is stored: any that is not known to only ask.
+pub(crate) fn changes_controller(entry: &SubmissionEntry) -> bool {
+    !matches!(
+        AdminOpcode(entry.opcode),
+        AdminOpcode::GET_LOG_PAGE
+            | AdminOpcode::IDENTIFY
+            | AdminOpcode::GET_FEATURES
+            | AdminOpcode::KEEP_ALIVE
+            | AdminOpcode::DIRECTIVE_RECEIVE
+            | AdminOpcode::NVME_MI_RECEIVE
+            | AdminOpcode::SECURITY_RECEIVE
+            | AdminOpcode::GET_LBA_STATUS
+    )
+}
+
 /// Identify Namespace, Formatted LBA Size (NVM Command Set 1.0, section 4.1.5.1).
 const FLBAS: usize = 26;
 

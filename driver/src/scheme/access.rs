@@ -170,7 +170,7 @@ impl Owners {
     pub(crate) fn of(&self, node: Node) -> Ownership {
         match node {
             Node::Root | Node::Controller | Node::Logs | Node::Namespace(_) => Ownership::fixed(0o555),
-            Node::Document(_) => Ownership::fixed(0o444),
+            Node::Document(_) | Node::Events => Ownership::fixed(0o444),
             Node::Data(_) => *lock(&self.changed).get(&node).unwrap_or(&self.initial),
             Node::Admin | Node::Bench(_) => Ownership::fixed(0o600),
         }

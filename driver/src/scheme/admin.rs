@@ -3,18 +3,21 @@
 use std::sync::{Arc, Mutex};
 
 use nvme_spec::{AdminOpcode, Direction, SubmissionEntry};
+use stats_proto::event::Event;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::pending::{Pending, WaitingRead};
 use super::service::{AdminAnswer, AdminData, AdminFinished, AdminRequest, BlockService, IoError};
 use super::{Errno, MAX_ADMIN_DATA_BYTES, Reply, lock};
-use crate::admin::check::{PAGE_BYTES, is_the_drivers, required_bytes, reshapes};
+use crate::admin::check::{PAGE_BYTES, changes_controller, is_the_drivers, required_bytes, reshapes};
 
 const ENTRY_BYTES: usize = 64;
 
 /// One open `controller/admin`.
 pub(crate) struct AdminFile {
     service: Arc<dyn BlockService>,
+    /// The user who opened it.
+    uid: u32,
     state: Mutex<State>,
 }
 
@@ -26,9 +29,10 @@ enum State {
 }
 
 impl AdminFile {
-    pub(crate) fn new(service: Arc<dyn BlockService>) -> Arc<Self> {
+    pub(crate) fn new(service: Arc<dyn BlockService>, uid: u32) -> Arc<Self> {
         Arc::new(Self {
             service,
+            uid,
             state: Mutex::new(State::Idle(Arc::from([]))),
         })
     }
@@ -68,6 +72,7 @@ impl AdminFile {
         } = command;
         let out = Out {
             file: Arc::clone(self),
+            changes: changes_controller(&entry).then_some(entry),
             expected_bytes,
             call: Mutex::new(Some((bytes, pending))),
         };
@@ -138,6 +143,8 @@ impl Command {
 /// A command that is out, with the client's bytes and whom to answer.
 struct Out {
     file: Arc<AdminFile>,
+    /// The command, if it may change the controller.
+    changes: Option<SubmissionEntry>,
     expected_bytes: usize,
     call: Mutex<Option<(Vec<u8>, Pending)>>,
 }
@@ -147,6 +154,19 @@ impl Out {
         let Some((bytes, pending)) = lock(&self.call).take() else {
             return;
         };
+        // Other errors mean that it was not sent.
+        let sent = matches!(result, Ok(_) | Err(IoError::Lost | IoError::Stopped));
+        if let Some(entry) = self.changes.filter(|_| sent) {
+            let status = result.as_ref().ok().map(|finished| finished.completion.status());
+            self.file.service.events().push(Event::AdminCommand {
+                opcode: entry.opcode,
+                opcode_name: AdminOpcode(entry.opcode).name().map(str::to_owned),
+                nsid: entry.nsid,
+                cdw10: entry.cdw10,
+                uid: self.file.uid,
+                status: status.map(crate::recorder::shown),
+            });
+        }
         let (text, reply) = match result {
             Ok(AdminFinished { completion, data }) => {
                 let mut text = completion.as_bytes().to_vec();

@@ -136,6 +136,14 @@ impl BenchFile {
         pending.answer(answer.map(|len| Reply::Read { buffer, len }));
     }
 
+    /// Who waits for a line is told to come again (`EINTR`); the job goes on.
+    pub(crate) fn wake(&self) {
+        let waiting = std::mem::take(&mut lock(&self.state).waiting);
+        for read in waiting {
+            read.pending.answer(Err(Errno::EINTR));
+        }
+    }
+
     /// The handle is gone: the job stops, and who waits for a line is told.
     pub(crate) fn close(&self) {
         let waiting = {

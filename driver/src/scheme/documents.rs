@@ -106,6 +106,7 @@ impl Document {
                 });
                 self.rendered(text.map_err(|_| Errno::EIO));
             }
+            DocumentKind::EventsNow => self.rendered(Ok(self.service.events().since(0, usize::MAX).text)),
             DocumentKind::Slow => self.rendered(json_lines(&self.service.slow_commands())),
             DocumentKind::Log(page) => self.fetch(page),
         }
@@ -155,7 +156,7 @@ impl DocumentKind {
         match self {
             Self::IdentifyController | Self::IdentifyNamespace(_) => Some(IDENTIFY_BYTES),
             Self::Log(page) => page.fixed_bytes().map(u64::from),
-            Self::Stats { .. } | Self::Slow => None,
+            Self::Stats { .. } | Self::Slow | Self::EventsNow => None,
         }
     }
 }

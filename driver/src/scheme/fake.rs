@@ -13,9 +13,10 @@ use stats_proto::stats::{
 
 use super::lock;
 use super::service::{
-    AdminData, AdminFinished, AdminRequest, BlockService, Failure, Finished, Hint, Identity, IoError,
-    Listener, Namespace, NamespaceState, Op, Remote, Request, Stop,
+    AdminData, AdminFinished, AdminRequest, BlockService, EventLog, Failure, Finished, Hint, Identity,
+    IoError, Listener, Namespace, NamespaceState, Op, Remote, Request, Stop,
 };
+use crate::clock::{Clock, ManualClock};
 
 pub(super) struct Fake {
     identity: Identity,
@@ -28,6 +29,8 @@ pub(super) struct Fake {
     /// Grows by one with each snapshot of the statistics.
     snapshots: AtomicU64,
     benchmarks: Mutex<Vec<Benchmark>>,
+    /// What happens, as the test says.
+    pub(super) events: Arc<EventLog>,
     /// What the recorder is said to hold.
     pub(super) slow: Mutex<Vec<SlowCommand>>,
     /// Taken by the next benchmark: it ends before its start has returned.
@@ -75,6 +78,7 @@ impl Fake {
             busy: AtomicBool::new(false),
             snapshots: AtomicU64::new(0),
             benchmarks: Mutex::default(),
+            events: Arc::new(EventLog::new(Clock::manual(ManualClock::new(1)))),
             slow: Mutex::default(),
             ends_at_once: Mutex::new(None),
             seen: Mutex::default(),
@@ -303,6 +307,10 @@ impl BlockService for Arc<Fake> {
 
     fn slow_commands(&self) -> Vec<SlowCommand> {
         lock(&self.slow).clone()
+    }
+
+    fn events(&self) -> &Arc<EventLog> {
+        &self.events
     }
 
     fn namespaces(&self) -> Arc<[Namespace]> {

@@ -9,6 +9,7 @@ use super::admin::AdminFile;
 use super::bench::BenchFile;
 use super::data::{DataFile, Volumes};
 use super::documents::Document;
+use super::events::EventsFile;
 use super::path::Node;
 use super::pending::Pending;
 use super::service::{BlockService, Class};
@@ -64,6 +65,16 @@ impl Handles {
         table.open.get(&id).map(Arc::clone).ok_or(Errno::EBADF)
     }
 
+    /// Ends the reads of all handles that wait for something to happen.
+    pub(crate) fn wake_readers(&self) {
+        let waiting: Vec<Arc<Handle>> = {
+            let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+            let may_wait = |handle: &&Arc<Handle>| matches!(handle.node, Node::Bench(_) | Node::Events);
+            table.open.values().filter(may_wait).map(Arc::clone).collect()
+        };
+        waiting.iter().for_each(|handle| handle.wake());
+    }
+
     pub(crate) fn remove(&self, id: HandleId) -> Result<Arc<Handle>, Errno> {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         table.open.remove(&id).ok_or(Errno::EBADF)
@@ -104,6 +115,7 @@ enum File {
     Data(DataFile),
     Admin(Arc<AdminFile>),
     Bench(Arc<BenchFile>),
+    Events(Arc<EventsFile>),
 }
 
 impl Handle {
@@ -112,6 +124,7 @@ impl Handle {
         node: Node,
         class: Class,
         flags: OpenFlags,
+        uid: u32,
         service: &Arc<dyn BlockService>,
         volumes: &Volumes,
     ) -> Result<Self, Errno> {
@@ -119,11 +132,12 @@ impl Handle {
             Node::Root | Node::Controller | Node::Logs | Node::Namespace(_) => File::Directory,
             Node::Document(kind) => File::Document(Document::new(kind, Arc::clone(service))),
             Node::Data(nsid) => File::Data(DataFile::new(volumes.get(nsid)?, id.0, class)),
-            Node::Admin => File::Admin(AdminFile::new(Arc::clone(service))),
+            Node::Admin => File::Admin(AdminFile::new(Arc::clone(service), uid)),
             Node::Bench(nsid) => {
                 volumes.get(nsid)?;
                 File::Bench(BenchFile::new(nsid, Arc::clone(service)))
             }
+            Node::Events => File::Events(EventsFile::new(Arc::clone(service.events()))),
         };
         Ok(Self { node, flags, file })
     }
@@ -143,13 +157,14 @@ impl Handle {
             File::Data(data) => data.read(offset, buffer, pending),
             File::Admin(admin) => admin.read(offset, buffer, pending),
             File::Bench(bench) => bench.read(offset, buffer, pending),
+            File::Events(events) => events.read(offset, buffer, pending),
         }
     }
 
     pub(crate) fn write(&self, offset: u64, data: Vec<u8>, pending: Pending) {
         match &self.file {
-            // Neither can be opened to be written.
-            File::Directory | File::Document(_) => pending.answer(Err(Errno::EBADF)),
+            // None of them can be opened to be written.
+            File::Directory | File::Document(_) | File::Events(_) => pending.answer(Err(Errno::EBADF)),
             File::Data(file) => file.write(offset, data, pending),
             File::Admin(admin) => admin.write(data, pending),
             File::Bench(bench) => bench.write(data, pending),
@@ -159,7 +174,7 @@ impl Handle {
     pub(crate) fn zero(&self, offset: u64, len_bytes: u64, deallocate: bool, pending: Pending) {
         match &self.file {
             File::Data(data) => data.zero(offset, len_bytes, deallocate, pending),
-            File::Directory | File::Document(_) | File::Admin(_) | File::Bench(_) => {
+            File::Directory | File::Document(_) | File::Admin(_) | File::Bench(_) | File::Events(_) => {
                 pending.answer(Err(Errno::EOPNOTSUPP));
             }
         }
@@ -168,7 +183,7 @@ impl Handle {
     pub(crate) fn sync(&self, pending: Pending) {
         match &self.file {
             File::Data(data) => data.sync(pending),
-            File::Directory | File::Document(_) | File::Admin(_) | File::Bench(_) => {
+            File::Directory | File::Document(_) | File::Admin(_) | File::Bench(_) | File::Events(_) => {
                 pending.answer(Err(Errno::EINVAL));
             }
         }
@@ -177,7 +192,7 @@ impl Handle {
     pub(crate) fn stat(&self, owners: &Owners) -> Result<Stat, Errno> {
         let (size_bytes, block_bytes) = match &self.file {
             File::Document(document) => (document.len_bytes(), NO_BLOCK_BYTES),
-            File::Directory | File::Admin(_) | File::Bench(_) => (0, NO_BLOCK_BYTES),
+            File::Directory | File::Admin(_) | File::Bench(_) | File::Events(_) => (0, NO_BLOCK_BYTES),
             File::Data(data) => {
                 let geometry = data.geometry()?;
                 (geometry.size_bytes(), geometry.block_bytes())
@@ -188,8 +203,19 @@ impl Handle {
 
     /// The last call on a handle.
     pub(crate) fn close(&self) {
-        if let File::Bench(bench) = &self.file {
-            bench.close();
+        match &self.file {
+            File::Bench(bench) => bench.close(),
+            File::Events(events) => events.close(),
+            File::Directory | File::Document(_) | File::Data(_) | File::Admin(_) => {}
+        }
+    }
+
+    /// Ends the reads that wait for something to happen.
+    fn wake(&self) {
+        match &self.file {
+            File::Bench(bench) => bench.wake(),
+            File::Events(events) => events.wake(),
+            File::Directory | File::Document(_) | File::Data(_) | File::Admin(_) => {}
         }
     }
 }

@@ -26,6 +26,8 @@ pub(crate) enum Node {
     Admin,
     /// `N/bench`
     Bench(u32),
+    /// `controller/events`; with `?now` it is a document.
+    Events,
 }
 
 /// What a document shows.
@@ -39,6 +41,8 @@ pub(crate) enum DocumentKind {
     Stats { nsid: Option<u32>, histograms: bool },
     /// `controller/slow`
     Slow,
+    /// `controller/events?now`
+    EventsNow,
     /// `controller/log/...`
     Log(LogPage),
 }
@@ -109,6 +113,10 @@ impl Node {
                 Self::Document(DocumentKind::IdentifyController)
             }
             [Some("controller"), Some("stats"), None, _] => Self::stats(None, query)?,
+            [Some("controller"), Some("events"), None, _] => match query {
+                Some("now") => Self::Document(DocumentKind::EventsNow),
+                _ => Self::Events,
+            },
             [Some("controller"), Some("slow"), None, _] => Self::Document(DocumentKind::Slow),
             [Some("controller"), Some("admin"), None, _] => Self::Admin,
             [Some(nsid), None, ..] if directory => Self::Namespace(parse_nsid(nsid)?),
@@ -123,7 +131,9 @@ impl Node {
         };
         let class = match (node, query) {
             // Read already.
-            (_, None) | (Self::Document(DocumentKind::Stats { .. }), _) => Class::default(),
+            (_, None) | (Self::Document(DocumentKind::Stats { .. } | DocumentKind::EventsNow), _) => {
+                Class::default()
+            }
             (Self::Data(_), Some(query)) => parse_class(query)?,
             (_, Some(_)) => return Err(Errno::EINVAL),
         };
@@ -150,7 +160,9 @@ impl Node {
             | Self::Bench(nsid)
             | Self::Document(DocumentKind::IdentifyNamespace(nsid)) => Some(nsid),
             Self::Document(DocumentKind::Stats { nsid, .. }) => nsid,
-            Self::Root | Self::Controller | Self::Logs | Self::Document(_) | Self::Admin => None,
+            Self::Root | Self::Controller | Self::Logs | Self::Document(_) | Self::Admin | Self::Events => {
+                None
+            }
         }
     }
 
@@ -221,6 +233,8 @@ mod tests {
             ),
             ("controller/stats", stats(None, true)),
             ("controller/stats?light", stats(None, false)),
+            ("controller/events", Node::Events),
+            ("controller/events?now", Node::Document(DocumentKind::EventsNow)),
             ("controller/slow", Node::Document(DocumentKind::Slow)),
             ("controller/admin", Node::Admin),
             ("1", Node::Data(1)),
@@ -260,6 +274,9 @@ mod tests {
             ("1/stats?", Errno::EINVAL),
             ("1/stats?Light", Errno::EINVAL),
             ("1/stats?light&x", Errno::EINVAL),
+            ("controller/events?", Errno::EINVAL),
+            ("controller/events?later", Errno::EINVAL),
+            ("controller/slow?now", Errno::EINVAL),
             ("controller?light", Errno::EINVAL),
             ("1/data/", Errno::ENOTDIR),
             ("controller/admin/", Errno::ENOTDIR),

@@ -12,6 +12,7 @@ pub(crate) use crate::controller::Identity;
 pub(crate) use crate::dma::Buffer;
 pub(crate) use crate::driver::{Class, Driver, Hint, Priority};
 pub(crate) use crate::error::IoError;
+pub(crate) use crate::events::{EventListener, EventLog};
 pub(crate) use crate::namespace::{Namespace, NamespaceState};
 pub(crate) use crate::request::{Finished, Op, Request};
 pub(crate) use crate::worker::{Answer, Remote};
@@ -32,6 +33,9 @@ pub trait BlockService: Send + Sync {
 
     /// The last commands that failed, were slow or were lost, oldest first.
     fn slow_commands(&self) -> Vec<SlowCommand>;
+
+    /// What happens to the driver and its controller.
+    fn events(&self) -> &Arc<EventLog>;
 
     /// The active namespaces as they are now, in ascending order.
     fn namespaces(&self) -> Arc<[Namespace]>;
@@ -71,6 +75,10 @@ impl BlockService for Driver {
 
     fn slow_commands(&self) -> Vec<SlowCommand> {
         Driver::slow_commands(self)
+    }
+
+    fn events(&self) -> &Arc<EventLog> {
+        Driver::events(self)
     }
 
     fn namespaces(&self) -> Arc<[Namespace]> {

@@ -3,6 +3,7 @@
 mod bench;
 mod data;
 mod documents;
+mod events;
 mod rights;
 mod transactions;
 mod tree;

@@ -5,6 +5,7 @@ mod admin;
 mod bench;
 mod data;
 mod documents;
+mod events;
 mod failure;
 mod slow;
 

@@ -38,7 +38,7 @@ fn whatever_is_listed_can_be_opened() {
             }
         }
     }
-    assert_eq!(files, 4 + 6 + 2 * 4);
+    assert_eq!(files, 5 + 6 + 2 * 4);
 }
 
 #[test]
