@@ -86,6 +86,9 @@ mod data;
 mod documents;
 mod errno;
 mod events;
+#[cfg(all(target_os = "linux", feature = "fuse"))]
+pub mod fuse;
+pub mod gate;
 mod handle;
 mod path;
 mod pending;

@@ -1,0 +1,604 @@
+//! Requests of the kernel as calls of the scheme, and answers as replies.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
+    InitFlags, KernelConfig, LockOwner, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
+};
+
+use super::super::gate::Gate;
+use super::super::{Call, Caller, Errno, HandleId, NodeKind, OpenFlags, Permissions, Reply, Stat, lock};
+use super::inodes::{Inodes, Place};
+use super::{MAX_BACKGROUND, MAX_PIECE_BYTES};
+
+/// How long the kernel may believe that a name exists.
+const NAME_TTL: Duration = Duration::from_secs(1);
+/// Sizes, modes and owners change under the kernel's eyes; it asks each time.
+const ATTR_TTL: Duration = Duration::ZERO;
+
+/// What statfs(2) says of the longest name; the scheme's own limit is that of the path.
+const MAX_NAME_BYTES: u32 = 255;
+
+// fallocate(2). The flags are the kernel's, and the same on all machines.
+const KEEP_SIZE: i32 = 1;
+const PUNCH_HOLE: i32 = 2;
+const ZERO_RANGE: i32 = 16;
+
+/// One mounted tree.
+pub(super) struct Tree {
+    gate: Arc<Gate>,
+    inodes: Arc<Mutex<Inodes>>,
+    /// What all nodes show as their time: nothing here keeps any.
+    since: SystemTime,
+}
+
+impl Tree {
+    pub(super) fn new(gate: Arc<Gate>) -> Self {
+        Self {
+            gate,
+            inodes: Arc::new(Mutex::new(Inodes::new())),
+            since: SystemTime::now(),
+        }
+    }
+
+    fn place(&self, number: INodeNo) -> Result<Place, fuser::Errno> {
+        lock(&self.inodes).get(number.0).ok_or(fuser::Errno::ENOENT)
+    }
+
+    fn attr(since: SystemTime, number: u64, stat: &Stat) -> FileAttr {
+        let directory = stat.kind == NodeKind::Directory;
+        FileAttr {
+            ino: INodeNo(number),
+            size: stat.size_bytes,
+            blocks: stat.size_bytes.div_ceil(512),
+            atime: since,
+            mtime: since,
+            ctime: since,
+            crtime: since,
+            kind: file_type(stat.kind),
+            perm: stat.mode,
+            nlink: if directory { 2 } else { 1 },
+            uid: stat.uid,
+            gid: stat.gid,
+            rdev: 0,
+            blksize: stat.block_bytes,
+            flags: 0,
+        }
+    }
+
+    fn reply_attr(
+        &self,
+        number: INodeNo,
+        reply: ReplyAttr,
+    ) -> impl FnOnce(Result<Reply, Errno>) + Send + use<> {
+        let since = self.since;
+        move |result| match result {
+            Ok(Reply::Stat(stat)) => reply.attr(&ATTR_TTL, &Self::attr(since, number.0, &stat)),
+            other => reply.error(failure(other)),
+        }
+    }
+
+    fn open_as(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let place = match self.place(number) {
+            Ok(place) => place,
+            Err(errno) => return reply.error(errno),
+        };
+        let call = Call::Open {
+            path: place.path.to_string(),
+            flags,
+            caller: caller(req),
+        };
+        let fopen = if flags.directory {
+            FopenFlags::empty()
+        } else {
+            FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES | FopenFlags::FOPEN_NOFLUSH
+        };
+        self.gate.call(call, move |result| match result {
+            Ok(Reply::Opened(handle)) => reply.opened(FileHandle(handle.0), fopen),
+            other => reply.error(failure(other)),
+        });
+    }
+
+    fn close(&self, handle: FileHandle, reply: ReplyEmpty) {
+        let call = Call::Close {
+            handle: HandleId(handle.0),
+        };
+        self.gate.call(call, move |result| done(result, reply));
+    }
+}
+
+/// Looks a path up as the directory that it is or, if it is none, as the file.
+fn look_up(gate: &Arc<Gate>, path: String, then: impl FnOnce(Result<Stat, fuser::Errno>) + Send + 'static) {
+    let as_file = Arc::clone(gate);
+    let call = |path, directory| Call::Lookup { path, directory };
+    gate.call(call(path.clone(), true), move |result| match result {
+        Ok(Reply::Stat(stat)) => then(Ok(stat)),
+        // Only files have queries.
+        Err(Errno::ENOTDIR | Errno::EINVAL) => {
+            as_file.call(call(path, false), move |result| match result {
+                Ok(Reply::Stat(stat)) => then(Ok(stat)),
+                other => then(Err(failure(other))),
+            });
+        }
+        other => then(Err(failure(other))),
+    });
+}
+
+fn done(result: Result<Reply, Errno>, reply: ReplyEmpty) {
+    match result {
+        Ok(Reply::Done) => reply.ok(),
+        other => reply.error(failure(other)),
+    }
+}
+
+/// The errno of an answer that is not the one hoped for.
+fn failure(result: Result<Reply, Errno>) -> fuser::Errno {
+    match result {
+        Ok(_) => fuser::Errno::EIO,
+        Err(errno) => fuser::Errno::from_i32(errno.0),
+    }
+}
+
+const fn file_type(kind: NodeKind) -> FileType {
+    match kind {
+        NodeKind::Directory => FileType::Directory,
+        NodeKind::File | NodeKind::BlockDevice => FileType::RegularFile,
+    }
+}
+
+const fn open_flags(flags: fuser::OpenFlags) -> OpenFlags {
+    // Not a constant function of the library, so by hand: O_ACCMODE is the lowest two bits.
+    match flags.0 & 3 {
+        0 => OpenFlags::READ,
+        1 => OpenFlags::WRITE,
+        _ => OpenFlags::READ_WRITE,
+    }
+}
+
+/// Who asks. The kernel says all but the supplementary groups.
+fn caller(req: &Request) -> Caller {
+    let (uid, gid, pid) = (req.uid(), req.gid(), req.pid());
+    // Root needs none, and does most of the opening.
+    let groups = if uid == 0 {
+        Vec::new()
+    } else {
+        groups_of(pid).unwrap_or_default()
+    };
+    Caller {
+        uid,
+        gid,
+        pid,
+        groups,
+    }
+}
+
+/// The supplementary groups of a process, which waits for the answer to its request meanwhile.
+fn groups_of(pid: u32) -> io::Result<Vec<u32>> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    Ok(groups_in(&status))
+}
+
+fn groups_in(status: &str) -> Vec<u32> {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("Groups:"))
+        .into_iter()
+        .flat_map(str::split_whitespace)
+        .filter_map(|group| group.parse().ok())
+        .collect()
+}
+
+impl Filesystem for Tree {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // What an old kernel does not have costs speed, and nothing else.
+        for wanted in [
+            InitFlags::FUSE_ASYNC_DIO,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+        ] {
+            if config.add_capabilities(wanted).is_err() {
+                log::info!("the kernel's FUSE does not have {wanted:?}");
+            }
+        }
+        let too_much = |_| io::Error::from(io::ErrorKind::InvalidInput);
+        config.set_max_write(MAX_PIECE_BYTES).map_err(too_much)?;
+        config
+            .set_max_background(MAX_BACKGROUND)
+            .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        config
+            .set_congestion_threshold(MAX_BACKGROUND)
+            .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let path = match (self.place(parent), name.to_str()) {
+            (Ok(parent), Some(name)) => parent.child(name),
+            _ => return reply.error(fuser::Errno::ENOENT),
+        };
+        let (inodes, since) = (Arc::clone(&self.inodes), self.since);
+        look_up(&self.gate, path.clone(), move |result| match result {
+            Ok(stat) => {
+                let number = lock(&inodes).look_up(&path, stat.kind == NodeKind::Directory);
+                let attr = Self::attr(since, number, &stat);
+                reply.entry_with_ttls(&ATTR_TTL, &NAME_TTL, &attr, Generation(0));
+            }
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn forget(&self, _req: &Request, number: INodeNo, count: u64) {
+        lock(&self.inodes).forget(number.0, count);
+    }
+
+    fn getattr(&self, _req: &Request, number: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
+        let call = match (handle, self.place(number)) {
+            // Of a document, the handle knows more than its path: how long the snapshot is that it holds.
+            (Some(handle), _) => Call::Stat {
+                handle: HandleId(handle.0),
+            },
+            (None, Ok(place)) => Call::Lookup {
+                path: place.path.to_string(),
+                directory: place.directory,
+            },
+            (None, Err(errno)) => return reply.error(errno),
+        };
+        self.gate.call(call, self.reply_attr(number, reply));
+    }
+
+    fn setattr(
+        &self,
+        req: &Request,
+        number: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        _atime: Option<TimeOrNow>,
+        _mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let place = match self.place(number) {
+            Ok(place) => place,
+            Err(errno) => return reply.error(errno),
+        };
+        if mode.is_some() || uid.is_some() || gid.is_some() {
+            let change = Permissions {
+                // The kernel sends the file's type with it.
+                mode: mode.map(|mode| (mode & 0o7777) as u16),
+                uid,
+                gid,
+            };
+            let call = Call::Permit {
+                path: place.exact_path(),
+                caller: caller(req),
+                change,
+            };
+            return self.gate.call(call, self.reply_attr(number, reply));
+        }
+        let call = Call::Lookup {
+            path: place.path.to_string(),
+            directory: place.directory,
+        };
+        let answer = self.reply_attr(number, reply);
+        self.gate.call(call, move |result| match (&result, size) {
+            // Shells and dd shorten what they write to before they do. A device keeps its size and what is in it, and
+            // to grow it is an error.
+            (Ok(Reply::Stat(stat)), Some(size)) if size > stat.size_bytes => answer(Err(Errno::EINVAL)),
+            // Times are not kept; to set them is not an error, or cp and tar would complain.
+            _ => answer(result),
+        });
+    }
+
+    fn open(&self, req: &Request, number: INodeNo, flags: fuser::OpenFlags, reply: ReplyOpen) {
+        self.open_as(req, number, open_flags(flags), reply);
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        _number: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: fuser::OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let call = Call::Read {
+            handle: HandleId(handle.0),
+            offset,
+            buffer: vec![0; size.min(MAX_PIECE_BYTES) as usize],
+        };
+        self.gate.call(call, move |result| match result {
+            Ok(Reply::Read { buffer, len }) => reply.data(buffer.get(..len).unwrap_or_default()),
+            other => reply.error(failure(other)),
+        });
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        _number: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: fuser::OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let call = Call::Write {
+            handle: HandleId(handle.0),
+            offset,
+            data: data.to_vec(),
+        };
+        self.gate.call(call, move |result| match result {
+            // Not more than what was sent, which is at most `MAX_PIECE_BYTES`.
+            Ok(Reply::Written { len, .. }) => reply.written(len as u32),
+            other => reply.error(failure(other)),
+        });
+    }
+
+    fn flush(
+        &self,
+        _req: &Request,
+        _number: INodeNo,
+        _handle: FileHandle,
+        _owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        // close(2) promises nothing.
+        reply.ok();
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _number: INodeNo,
+        handle: FileHandle,
+        _flags: fuser::OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.close(handle, reply);
+    }
+
+    fn fsync(
+        &self,
+        _req: &Request,
+        _number: INodeNo,
+        handle: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        let call = Call::Sync {
+            handle: HandleId(handle.0),
+        };
+        self.gate.call(call, move |result| done(result, reply));
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        _number: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        len_bytes: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        // As of a block device: it cannot grow, so every mode is one that keeps the size.
+        let deallocate = match mode & !KEEP_SIZE {
+            PUNCH_HOLE => true,
+            ZERO_RANGE => false,
+            _ => return reply.error(fuser::Errno::EOPNOTSUPP),
+        };
+        let call = Call::Zero {
+            handle: HandleId(handle.0),
+            offset,
+            len_bytes,
+            deallocate,
+        };
+        self.gate.call(call, move |result| done(result, reply));
+    }
+
+    fn opendir(&self, req: &Request, number: INodeNo, _flags: fuser::OpenFlags, reply: ReplyOpen) {
+        self.open_as(req, number, OpenFlags::DIRECTORY, reply);
+    }
+
+    fn readdir(
+        &self,
+        _req: &Request,
+        number: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let place = match self.place(number) {
+            Ok(place) => place,
+            Err(errno) => return reply.error(errno),
+        };
+        let call = Call::List {
+            handle: HandleId(handle.0),
+        };
+        let inodes = Arc::clone(&self.inodes);
+        self.gate.call(call, move |result| {
+            let entries = match result {
+                Ok(Reply::List(entries)) => entries,
+                other => return reply.error(failure(other)),
+            };
+            let dots = [".", ".."].map(|name| (name.to_owned(), NodeKind::Directory));
+            let entries = entries.into_iter().map(|entry| (entry.name, entry.kind));
+            let skip = usize::try_from(offset).unwrap_or(usize::MAX);
+            for (position, (name, kind)) in dots.into_iter().chain(entries).enumerate().skip(skip) {
+                // The number that a lookup would give, where there has been one; else one that says "unknown".
+                let known = lock(&inodes)
+                    .number(&place.child(&name))
+                    .unwrap_or(u64::from(u32::MAX));
+                if reply.add(INodeNo(known), position as u64 + 1, file_type(kind), name) {
+                    break;
+                }
+            }
+            reply.ok();
+        });
+    }
+
+    fn releasedir(
+        &self,
+        _req: &Request,
+        _number: INodeNo,
+        handle: FileHandle,
+        _flags: fuser::OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.close(handle, reply);
+    }
+
+    fn fsyncdir(
+        &self,
+        _req: &Request,
+        _number: INodeNo,
+        _handle: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply.ok();
+    }
+
+    fn access(&self, req: &Request, number: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        let place = match self.place(number) {
+            Ok(place) => place,
+            Err(errno) => return reply.error(errno),
+        };
+        if mask.contains(AccessFlags::X_OK) && !place.directory {
+            return reply.error(fuser::Errno::EACCES);
+        }
+        let flags = OpenFlags {
+            read: mask.contains(AccessFlags::R_OK),
+            write: mask.contains(AccessFlags::W_OK),
+            directory: place.directory,
+        };
+        if !flags.read && !flags.write {
+            return reply.ok();
+        }
+        // The one who decides is asked in the one way there is.
+        let call = Call::Open {
+            path: place.path.to_string(),
+            flags,
+            caller: caller(req),
+        };
+        let gate = Arc::clone(&self.gate);
+        self.gate.call(call, move |result| match result {
+            Ok(Reply::Opened(handle)) => gate.call(Call::Close { handle }, move |result| done(result, reply)),
+            Err(Errno::EISDIR) => reply.error(fuser::Errno::EACCES),
+            other => reply.error(failure(other)),
+        });
+    }
+
+    fn statfs(&self, _req: &Request, _number: INodeNo, reply: ReplyStatfs) {
+        // Nothing can be stored in the tree itself.
+        reply.statfs(0, 0, 0, 0, 0, 4096, MAX_NAME_BYTES, 0);
+    }
+
+    // The tree is the driver's: nobody adds to it or takes from it.
+
+    fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
+        reply.error(fuser::Errno::EPERM);
+    }
+
+    fn mkdir(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+        reply.error(fuser::Errno::EPERM);
+    }
+
+    fn create(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: i32, reply: ReplyCreate) {
+        reply.error(fuser::Errno::EPERM);
+    }
+
+    fn unlink(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(fuser::Errno::EPERM);
+    }
+
+    fn rmdir(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(fuser::Errno::EPERM);
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _: INodeNo,
+        _: &OsStr,
+        _: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(fuser::Errno::EPERM);
+    }
+
+    fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &std::path::Path, reply: ReplyEntry) {
+        reply.error(fuser::Errno::EPERM);
+    }
+
+    // What the kernel does without when it hears ENOSYS, once and for all; the library would log a warning.
+
+    fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn listxattr(&self, _: &Request, _: INodeNo, _: u32, reply: ReplyXattr) {
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn setxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: &[u8], _: i32, _: u32, reply: ReplyEmpty) {
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: ReplyLseek) {
+        reply.error(fuser::Errno::ENOSYS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fuser::OpenAccMode;
+
+    use super::*;
+
+    #[test]
+    fn open_flags_are_the_kernels() {
+        assert_eq!(open_flags(fuser::OpenFlags(0)), OpenFlags::READ);
+        assert_eq!(open_flags(fuser::OpenFlags(0o100_001)), OpenFlags::WRITE);
+        assert_eq!(open_flags(fuser::OpenFlags(0o101_002)), OpenFlags::READ_WRITE);
+        for mode in [OpenAccMode::O_RDONLY, OpenAccMode::O_WRONLY, OpenAccMode::O_RDWR] {
+            let flags = open_flags(fuser::OpenFlags(mode as i32));
+            assert_eq!(flags.read, mode != OpenAccMode::O_WRONLY);
+            assert_eq!(flags.write, mode != OpenAccMode::O_RDONLY);
+        }
+    }
+
+    #[test]
+    fn supplementary_groups_are_read_from_the_process() {
+        assert_eq!(
+            groups_in("Name:\tcat\nGid:\t5\t5\t5\t5\nGroups:\t4 24 1000 \nX:\t1\n"),
+            [4, 24, 1000]
+        );
+        assert_eq!(groups_in("Groups:\t\n"), [0_u32; 0]);
+        assert_eq!(groups_in(""), [0_u32; 0]);
+        assert!(groups_of(std::process::id()).is_ok());
+    }
+}
