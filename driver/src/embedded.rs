@@ -70,10 +70,7 @@ impl EmbeddedDriver {
     /// A client of the driver's scheme, as the user `uid` of group `gid` and process `pid`. Clients outlive
     /// the driver: their calls then fail.
     pub fn client(&self, uid: u32, gid: u32, pid: u32) -> Client {
-        Client {
-            scheme: Arc::clone(&self.scheme),
-            caller: Caller::new(uid, gid, pid),
-        }
+        Client::new(&self.scheme, uid, gid, pid)
     }
 
     /// The driver itself.
@@ -125,6 +122,14 @@ pub struct Client {
 }
 
 impl Client {
+    /// A client of `scheme`, as the user `uid` of group `gid` and process `pid`.
+    pub fn new(scheme: &Arc<Scheme>, uid: u32, gid: u32, pid: u32) -> Self {
+        Self {
+            scheme: Arc::clone(scheme),
+            caller: Caller::new(uid, gid, pid),
+        }
+    }
+
     /// Opens a node of the tree ([`scheme`](crate::scheme) lists them).
     ///
     /// # Errors

@@ -1,10 +1,14 @@
-//! The daemon `nvme-driver`: brings a controller up, holds it, and shuts it down in order when told to end.
+//! The daemon `nvme-driver`: brings a controller up, serves its tree, and shuts it down in order when told to end.
 //!
 //! With `NVME_BENCHMARK=1` it runs the benchmark on the controller's first usable namespace instead, and
 //! exits.
 #![forbid(unsafe_code)]
 
+#[cfg(all(target_os = "linux", feature = "fuse"))]
+mod serve;
+
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +18,6 @@ use nvme_driver::backend::Backend;
 use nvme_driver::backend::emulated::EmulatedBackend;
 use nvme_driver::benchmark::{self, Report, Stop};
 use nvme_driver::clock::Clock;
-use nvme_driver::namespace::NamespaceState;
 use nvme_driver::{Config, Controller, Driver};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -25,16 +28,34 @@ const USAGE: u8 = 2;
 /// Exit code after SIGINT, as shells have it.
 const INTERRUPTED: u8 = 130;
 
-/// A user-space NVMe driver.
+/// A user-space NVMe driver that you can see into.
 ///
-/// The settings are environment variables: NVME_NUM_QUEUES, NVME_QUEUE_DEPTH, NVME_POLLING_MODE,
-/// NVME_POLL_INTERVAL_US, NVME_ZERO_COPY, NVME_SCHEDULER, NVME_SLOW_US, and NVME_BENCHMARK=1 to run the benchmark and exit.
+/// Brings up a controller and serves it as a tree of files: namespaces to read and write, statistics, identify, logs
+/// and benchmarks as documents. Ends in order on SIGTERM or SIGINT.
 #[derive(Parser, Debug)]
 #[command(version, after_help = EXAMPLES)]
 struct Args {
-    /// The controller: `emulated`, or `emulated:SPEC` with SPEC such as `size=4GiB,latency=80us`.
+    /// The controller: `emulated`, or `emulated:SPEC` with SPEC such as `size=4GiB,latency=80us,backing=file:/tmp/disk`.
     #[arg(long, value_name = "DEVICE", default_value = "emulated")]
     device: Device,
+    /// Where the tree is mounted; made if it is not there. [default: /run/scheme/NAME]
+    #[arg(long, value_name = "DIR")]
+    mount: Option<PathBuf>,
+    /// The name of the scheme, for a second driver on the same machine.
+    #[arg(long, value_name = "NAME", env = "NVME_SCHEME", default_value = "nvme", value_parser = parse_scheme)]
+    scheme: String,
+    /// Whose the block devices are to begin with, besides root, as numbers; chown changes it later.
+    #[arg(long, value_name = "UID[:GID]", default_value = "0:0", value_parser = parse_owner)]
+    data_owner: (u32, u32),
+    /// What owner, group and others may do with the block devices, in octal; chmod changes it later.
+    #[arg(long, value_name = "MODE", default_value = "600", value_parser = parse_mode)]
+    data_mode: u16,
+    /// Threads that take requests from the kernel; 0 is one for each CPU, from 2 to 8.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_threads)]
+    threads: usize,
+    /// What is logged on standard error: error, warn, info, debug, trace, or a filter as RUST_LOG has it.
+    #[arg(long, value_name = "LEVEL", env = "RUST_LOG", default_value = DEFAULT_LOG)]
+    log: String,
     /// What the benchmark does. It never writes.
     #[arg(long, value_name = "PATTERN", default_value = "randread")]
     bench_pattern: BenchPattern,
@@ -55,10 +76,77 @@ struct Args {
     json: bool,
 }
 
+/// The FUSE library warns of what its users do not implement, and calls it an error when a client has been killed before
+/// its answer came: neither is news.
+const DEFAULT_LOG: &str = "warn,fuser=error,fuser::reply=off";
+
 const EXAMPLES: &str = "\
+Environment (each with its default):
+  NVME_NUM_QUEUES=0          I/O queue pairs, 0 = one for each CPU
+  NVME_QUEUE_DEPTH=1024      entries of each
+  NVME_POLLING_MODE=adaptive how completions are noticed: false, true, adaptive
+  NVME_POLL_INTERVAL_US=10   between two looks when polling, 0 = spin
+  NVME_ZERO_COPY=true        DMA straight from and to the caller's buffer
+  NVME_SCHEDULER=cpuaffinity none, roundrobin, cpuaffinity
+  NVME_SLOW_US=10000         from how long on a command is kept as slow, 0 = failed ones only
+  NVME_BENCHMARK=0           1 = run the benchmark (--bench-...) and exit
+
 Examples:
-  nvme-driver --device emulated:size=4GiB
+  nvme-driver --device emulated:size=4GiB &
+  cat /run/scheme/nvme/1/stats
+  dd if=/run/scheme/nvme/1/data of=/dev/null bs=1M count=64
+  nvmectl top
+
+  nvme-driver --device emulated:backing=file:/tmp/disk,size=1GiB --mount /tmp/nvme --log info
   NVME_BENCHMARK=1 nvme-driver --bench-time 2s --json";
+
+impl Args {
+    #[cfg_attr(not(all(target_os = "linux", feature = "fuse")), expect(dead_code))]
+    fn mount_dir(&self) -> PathBuf {
+        match &self.mount {
+            Some(dir) => dir.clone(),
+            None => Path::new("/run/scheme").join(&self.scheme),
+        }
+    }
+}
+
+/// A name that is one component of a path.
+fn parse_scheme(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let accepted = text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text.len() <= 64
+        && text.bytes().all(plain);
+    if accepted {
+        Ok(text.to_owned())
+    } else {
+        Err(
+            "use a name of at most 64 letters, digits, dots, hyphens and underscores, such as nvme.2"
+                .to_owned(),
+        )
+    }
+}
+
+fn parse_owner(text: &str) -> Result<(u32, u32), String> {
+    let (uid, gid) = text.split_once(':').unwrap_or((text, "0"));
+    match (uid.parse(), gid.parse()) {
+        (Ok(uid), Ok(gid)) => Ok((uid, gid)),
+        _ => Err("use numbers, such as 1000 or 0:6".to_owned()),
+    }
+}
+
+fn parse_mode(text: &str) -> Result<u16, String> {
+    u16::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| mode & !0o666 == 0)
+        .ok_or_else(|| "use an octal mode without execution, such as 660".to_owned())
+}
+
+fn parse_threads(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|threads| *threads <= 64)
+        .ok_or_else(|| "use a number from 0 to 64".to_owned())
+}
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum BenchPattern {
@@ -107,8 +195,8 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 }
 
 fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let args = Args::parse();
+    env_logger::Builder::new().parse_filters(&args.log).init();
     let config = match Config::from_env() {
         Ok(config) => config,
         Err(error) => return fail(USAGE, &error),
@@ -120,7 +208,7 @@ fn main() -> ExitCode {
     let code = if config.benchmark {
         run_benchmark(&driver, &args)
     } else {
-        hold(&driver)
+        serve(&driver, &args)
     };
     match driver.shutdown() {
         Ok(()) => code,
@@ -141,43 +229,16 @@ fn open(device: Device, config: &Config) -> Result<Driver, nvme_driver::Error> {
     Driver::start(Controller::open(backend, config, clock)?)
 }
 
-/// Says what was found, and holds it until a signal comes.
-fn hold(driver: &Driver) -> ExitCode {
-    let mut signals = match Signals::new([SIGINT, SIGTERM]) {
-        Ok(signals) => signals,
-        Err(error) => return fail(1, &format!("signals cannot be awaited: {error}")),
-    };
-    if let Err(code) = print(&found(driver)) {
-        return code;
-    }
-    match signals.forever().next() {
-        Some(SIGINT) => ExitCode::from(INTERRUPTED),
-        _ => ExitCode::SUCCESS,
-    }
-}
+#[cfg(all(target_os = "linux", feature = "fuse"))]
+use serve::serve;
 
-fn found(driver: &Driver) -> String {
-    let identity = driver.identity();
-    let mut text = format!(
-        "{} controller {} (serial number {}, firmware {}): {} I/O queue pairs\n",
-        identity.backend,
-        identity.model,
-        identity.serial,
-        identity.firmware,
-        driver.queues()
-    );
-    for namespace in &*driver.namespaces() {
-        text += &match &namespace.state {
-            NamespaceState::Usable => format!(
-                "namespace {}: {} blocks of {} bytes\n",
-                namespace.nsid,
-                namespace.blocks,
-                namespace.lba_bytes()
-            ),
-            NamespaceState::Unusable(why) => format!("namespace {} cannot be used: {why}\n", namespace.nsid),
-        };
-    }
-    text
+/// Without FUSE there is nothing to serve the tree with.
+#[cfg(not(all(target_os = "linux", feature = "fuse")))]
+fn serve(_driver: &Driver, _args: &Args) -> ExitCode {
+    fail(
+        1,
+        &"this build cannot serve the tree: it was built without the feature fuse, or not for Linux",
+    )
 }
 
 fn run_benchmark(driver: &Driver, args: &Args) -> ExitCode {

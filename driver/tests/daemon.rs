@@ -1,8 +1,9 @@
-//! The program `nvme-driver`, as a user starts it.
+//! The program `nvme-driver`, as a user starts it: settings that it refuses, and its benchmark. What it serves is in
+//! the tests `mounted`.
 #![cfg(target_os = "linux")]
 #![forbid(unsafe_code)]
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -33,53 +34,6 @@ fn signal(child: &Child, signal: Signal) {
         .and_then(Pid::from_raw)
         .expect("a process");
     kill_process(pid, signal).expect("it runs");
-}
-
-#[test]
-fn it_says_what_it_found_and_ends_in_order_when_told() {
-    for (number, code) in [(Signal::TERM, 0), (Signal::INT, 130)] {
-        let mut child = program()
-            .args([
-                "--device",
-                "emulated:size=1MiB,namespaces=2,lba=512/4096,serial=XYZ",
-            ])
-            .env("NVME_NUM_QUEUES", "2")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-        let mut found = String::new();
-        for _ in 0..3 {
-            stdout.read_line(&mut found).expect("a line");
-        }
-        assert!(
-            found.starts_with("emulated controller Emulated NVMe Controller (serial number XYZ, "),
-            "{found}"
-        );
-        assert!(found.contains("2 I/O queue pairs\n"), "{found}");
-        assert!(
-            found.contains("namespace 1: 2048 blocks of 512 bytes\n"),
-            "{found}"
-        );
-        assert!(
-            found.ends_with("namespace 2: 256 blocks of 4096 bytes\n"),
-            "{found}"
-        );
-        // It has said so after it began to listen for signals.
-        signal(&child, number);
-        let mut rest = String::new();
-        stdout.read_to_string(&mut rest).expect("the end");
-        let mut stderr = String::new();
-        child
-            .stderr
-            .take()
-            .expect("a pipe")
-            .read_to_string(&mut stderr)
-            .expect("the end");
-        assert_eq!((rest.as_str(), stderr.as_str()), ("", ""));
-        assert_eq!(child.wait().expect("it ends").code(), Some(code));
-    }
 }
 
 #[test]
