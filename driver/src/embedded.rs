@@ -135,12 +135,12 @@ impl Client {
     /// # Errors
     /// As [`Call::Open`].
     pub fn open(&self, path: &str, flags: OpenFlags) -> Result<Handle, Errno> {
-        let call = Call::Open {
+        let call = || Call::Open {
             path: path.to_owned(),
             flags,
             caller: self.caller.clone(),
         };
-        match wait(&self.scheme, call)? {
+        match persistently(&self.scheme, call)? {
             Reply::Opened(id) => Ok(Handle {
                 scheme: Arc::clone(&self.scheme),
                 id,
@@ -227,7 +227,7 @@ impl Handle {
     /// # Errors
     /// `ENOTDIR`.
     pub fn list(&self) -> Result<Vec<Entry>, Errno> {
-        match wait(&self.scheme, Call::List { handle: self.id })? {
+        match self.persistently(|handle| Call::List { handle })? {
             Reply::List(entries) => Ok(entries),
             _ => Err(Errno::EIO),
         }
@@ -238,17 +238,8 @@ impl Handle {
         self.id
     }
 
-    /// Makes a call, again and again while the driver has no room for it: nothing was done then.
     fn persistently(&self, call: impl Fn(HandleId) -> Call) -> Result<Reply, Errno> {
-        let mut pause = FIRST_PAUSE;
-        for _ in 1..MAX_TRIES {
-            match wait(&self.scheme, call(self.id)) {
-                Err(Errno::EAGAIN) => std::thread::sleep(pause),
-                outcome => return outcome,
-            }
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-        wait(&self.scheme, call(self.id))
+        persistently(&self.scheme, || call(self.id))
     }
 }
 
@@ -257,6 +248,19 @@ impl Drop for Handle {
         // The handle is open, so this cannot fail.
         let _ = wait(&self.scheme, Call::Close { handle: self.id });
     }
+}
+
+/// Makes a call, again and again while the driver has no room for it: nothing was done then.
+fn persistently(scheme: &Arc<Scheme>, call: impl Fn() -> Call) -> Result<Reply, Errno> {
+    let mut pause = FIRST_PAUSE;
+    for _ in 1..MAX_TRIES {
+        match wait(scheme, call()) {
+            Err(Errno::EAGAIN) => std::thread::sleep(pause),
+            outcome => return outcome,
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    wait(scheme, call())
 }
 
 /// Where one answer is waited for.

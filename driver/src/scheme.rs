@@ -1,10 +1,11 @@
 //! The path tree of a controller and its handles, the same on every operating system.
 //!
 //! ```text
-//! /                         directory: controller/ and one entry per namespace
+//! /                         directory: controller/ and one entry per namespace and partition
 //! N                         namespace N as a block device (N/ is the directory)
 //! N/data                    the same block device under a plain name
-//! N?prio=high&deadline_us=500  (and so N/data) class and deadline of everything done through the handle
+//! NpM, NpM/data             partition M of namespace N as a block device (NpM/ is the directory)
+//! N?prio=high&deadline_us=500  (any block device) class and deadline of what is done through the handle
 //! N/stats, N/stats?light    the statistics with this namespace only, with and without histograms (JSON)
 //! N/identify                4096 bytes, Identify Namespace
 //! N/bench                   transaction file: write a job (JSON), read progress lines and the result
@@ -32,6 +33,15 @@
 //!   `Zero` makes any range read as zeroes: with Write Zeroes where the controller has it, otherwise by
 //!   writing zeroes; to give storage up as well (Dataset Management, which promises nothing of what is read
 //!   afterwards) changes nothing of that. It keeps writes of its range out as another write does.
+//! - **Partitions** are those of a GPT (the one at the end where the first is not whole) or an MBR with its
+//!   logical partitions, numbered as Linux does; a namespace with a file system and no table has none, and
+//!   the extended partition itself is none. An entry that reaches out of the namespace or into the table is
+//!   left out. The table is read when somebody asks for a partition or lists the root, and again after what
+//!   may have changed it: a write through this tree where it is, a benchmark, an admin command. If it cannot be
+//!   read there are no partitions, until the next who asks; `EAGAIN` if there was no room to ask. An open
+//!   partition stays where it was when it was opened, but ends with the namespace; formatted with another
+//!   block size, it is `ENODEV`. Partitions share the locks of their namespace, and are in its statistics:
+//!   they have none of their own. `Sync` is a Flush of the whole namespace.
 //! - **Class and deadline**: `prio` is `low`, `normal` (unless said otherwise) or `high`, `deadline_us` 1 to
 //!   [`MAX_DEADLINE_US`]; in any order, each at most once, anything else is `EINVAL`. They go with each
 //!   request of the handle to the driver, whose I/O scheduler may heed them.
@@ -48,7 +58,7 @@
 //! | --- | --- | --- |
 //! | directories | 0555 | anyone, to list |
 //! | `identify`, `stats`, `slow`, `events`, `log/...` | 0444 | anyone, to read: they change nothing and show no data |
-//! | `N`, `N/data` | 0600 of 0:0 at first | as mode, owner and group say; uid 0 always |
+//! | `N`, `N/data`, `NpM`, `NpM/data` | 0600 of 0:0 at first | as mode, owner and group say; uid 0 always |
 //! | `controller/admin` | 0600 | uid 0: it can erase the disk |
 //! | `N/bench` | 0600 | uid 0: it loads the disk, and may overwrite it |
 //!
@@ -90,6 +100,8 @@ mod events;
 pub mod fuse;
 pub mod gate;
 mod handle;
+mod list;
+mod partitions;
 mod path;
 mod pending;
 mod query;
@@ -113,8 +125,9 @@ pub use service::BlockService;
 
 use access::Owners;
 use data::{Geometry, Volumes};
-use handle::{Handle, Handles, NO_BLOCK_BYTES};
-use path::{LogPage, Node};
+use handle::{Handle, Handles, NO_BLOCK_BYTES, Opening};
+use partitions::{Partition, Table};
+use path::Node;
 use pending::Pending;
 use service::Namespace;
 
@@ -125,7 +138,7 @@ pub const MAX_HANDLES: usize = 4096;
 pub struct Scheme {
     service: Arc<dyn BlockService>,
     handles: Handles,
-    volumes: Volumes,
+    volumes: Arc<Volumes>,
     owners: Owners,
 }
 
@@ -140,7 +153,7 @@ impl Scheme {
     pub fn with_ownership(service: impl BlockService + 'static, block_devices: Ownership) -> Arc<Self> {
         let service: Arc<dyn BlockService> = Arc::new(service);
         Arc::new(Self {
-            volumes: Volumes::new(Arc::clone(&service)),
+            volumes: Arc::new(Volumes::new(Arc::clone(&service))),
             handles: Handles::new(MAX_HANDLES),
             owners: Owners::new(block_devices),
             service,
@@ -163,16 +176,20 @@ impl Scheme {
     pub fn call(self: &Arc<Self>, id: u64, call: Call, answers: &Arc<dyn Answers>) {
         let pending = Pending::new(id, Arc::clone(answers));
         match call {
-            Call::Open { path, flags, caller } => {
-                pending.answer(self.open(&path, flags, &caller).map(Reply::Opened))
-            }
-            Call::Lookup { path, directory } => {
-                let parsed = Node::parse(&path, directory);
-                pending.answer(parsed.and_then(|(node, _)| self.stat(node)).map(Reply::Stat));
-            }
-            Call::Permit { path, caller, change } => {
-                pending.answer(self.permit(&path, &caller, change).map(Reply::Stat));
-            }
+            Call::Open { path, flags, caller } => self.open(&path, flags, caller, pending),
+            Call::Lookup { path, directory } => match Node::parse(&path, directory) {
+                Ok((node, _)) => self.find(node, pending, move |scheme, partition| {
+                    scheme.stat(node, partition).map(Reply::Stat)
+                }),
+                Err(errno) => pending.answer(Err(errno)),
+            },
+            Call::Permit { path, caller, change } => match Node::parse(&path, false) {
+                Ok((node, _)) => self.find(node, pending, move |scheme, partition| {
+                    scheme.owners.change(node, &caller, change)?;
+                    scheme.stat(node, partition).map(Reply::Stat)
+                }),
+                Err(errno) => pending.answer(Err(errno)),
+            },
             Call::Read {
                 handle,
                 offset,
@@ -202,7 +219,7 @@ impl Scheme {
                 let stat = self.handles.get(handle).and_then(|it| it.stat(&self.owners));
                 pending.answer(stat.map(Reply::Stat));
             }
-            Call::List { handle } => pending.answer(self.list(handle).map(Reply::List)),
+            Call::List { handle } => self.list(handle, pending),
             Call::Close { handle } => pending.answer(match self.handles.remove(handle) {
                 Ok(handle) => {
                     handle.close();
@@ -213,33 +230,63 @@ impl Scheme {
         }
     }
 
-    fn open(&self, path: &str, flags: OpenFlags, caller: &Caller) -> Result<HandleId, Errno> {
-        let (node, class) = Node::parse(path, flags.directory)?;
-        namespace_of(node, &self.service.namespaces())?;
-        self.owners.check(node, flags, caller)?;
-        self.handles
-            .insert(|id| Handle::new(id, node, class, flags, caller.uid, &self.service, &self.volumes))
+    fn open(self: &Arc<Self>, path: &str, flags: OpenFlags, caller: Caller, pending: Pending) {
+        let (node, class) = match Node::parse(path, flags.directory) {
+            Ok(parsed) => parsed,
+            Err(errno) => return pending.answer(Err(errno)),
+        };
+        self.find(node, pending, move |scheme, partition| {
+            scheme.owners.check(node, flags, &caller)?;
+            let opening = Opening {
+                node,
+                class,
+                flags,
+                uid: caller.uid,
+                partition,
+            };
+            let make = |id| Handle::new(id, opening, &scheme.service, &scheme.volumes);
+            scheme.handles.insert(make).map(Reply::Opened)
+        });
     }
 
-    fn permit(&self, path: &str, caller: &Caller, change: Permissions) -> Result<Stat, Errno> {
-        let (node, _) = Node::parse(path, false)?;
-        namespace_of(node, &self.service.namespaces())?;
-        self.owners.change(node, caller, change)?;
-        self.stat(node)
+    /// Answers with what `then` says if `node` exists: at once, unless it is of a partition and the
+    /// namespace's table has to be read first.
+    fn find(
+        self: &Arc<Self>,
+        node: Node,
+        pending: Pending,
+        then: impl FnOnce(&Self, Option<Partition>) -> Result<Reply, Errno> + Send + 'static,
+    ) {
+        if let Err(errno) = namespace_of(node, &self.service.namespaces()) {
+            return pending.answer(Err(errno));
+        }
+        let Some(id) = node.partition() else {
+            return pending.answer(then(self, None));
+        };
+        let Ok(volume) = self.volumes.get(id.nsid) else {
+            // What cannot be read has no partitions.
+            return pending.answer(Err(Errno::ENOENT));
+        };
+        let scheme = Arc::clone(self);
+        let with_table = move |table: Result<Arc<Table>, Errno>| {
+            let partition = table.and_then(|table| table.get(id.number).ok_or(Errno::ENOENT));
+            pending.answer(partition.and_then(|partition| then(&scheme, Some(partition))));
+        };
+        partitions::with_table(&volume, Box::new(with_table));
     }
 
     /// What `node` is, without opening it.
-    fn stat(&self, node: Node) -> Result<Stat, Errno> {
+    fn stat(&self, node: Node, partition: Option<Partition>) -> Result<Stat, Errno> {
         let namespaces = self.service.namespaces();
         let namespace = namespace_of(node, &namespaces)?;
         let (size_bytes, block_bytes) = match (node, namespace) {
-            (Node::Data(_), Some(namespace)) => {
+            (Node::Data(_) | Node::Partition(_), Some(namespace)) => {
                 let usable = Geometry::new(namespace.lba_shift, namespace.blocks).ok();
-                usable
-                    .filter(|_| namespace.is_usable())
-                    .map_or((0, NO_BLOCK_BYTES), |geometry| {
-                        (geometry.size_bytes(), geometry.block_bytes())
-                    })
+                let whole = usable.filter(|_| namespace.is_usable());
+                whole.map_or((0, NO_BLOCK_BYTES), |whole| {
+                    let device = partition.map_or(whole, |it| whole.part(it.first_block, it.blocks));
+                    (device.size_bytes(), device.block_bytes())
+                })
             }
             (Node::Document(kind), _) => (kind.fixed_bytes().unwrap_or(0), NO_BLOCK_BYTES),
             _ => (0, NO_BLOCK_BYTES),
@@ -265,44 +312,15 @@ impl Scheme {
         }
     }
 
-    fn list(&self, handle: HandleId) -> Result<Vec<Entry>, Errno> {
-        let entry = |name: &str, kind| Entry {
-            name: name.to_owned(),
-            kind,
+    fn list(&self, handle: HandleId, pending: Pending) {
+        let node = match self.readable(handle) {
+            Ok(handle) => handle.node(),
+            Err(errno) => return pending.answer(Err(errno)),
         };
-        let entries = match self.readable(handle)?.node() {
-            Node::Root => {
-                let namespaces = self.service.namespaces();
-                let names = namespaces
-                    .iter()
-                    .map(|namespace| entry(&namespace.nsid.to_string(), NodeKind::Directory));
-                std::iter::once(entry("controller", NodeKind::Directory))
-                    .chain(names)
-                    .collect()
-            }
-            Node::Controller => vec![
-                entry("admin", NodeKind::File),
-                entry("events", NodeKind::File),
-                entry("identify", NodeKind::File),
-                entry("log", NodeKind::Directory),
-                entry("slow", NodeKind::File),
-                entry("stats", NodeKind::File),
-            ],
-            Node::Logs => LogPage::ALL
-                .iter()
-                .map(|page| entry(page.name(), NodeKind::File))
-                .collect(),
-            Node::Namespace(_) => vec![
-                entry("bench", NodeKind::File),
-                entry("data", NodeKind::BlockDevice),
-                entry("identify", NodeKind::File),
-                entry("stats", NodeKind::File),
-            ],
-            Node::Data(_) | Node::Document(_) | Node::Admin | Node::Bench(_) | Node::Events => {
-                return Err(Errno::ENOTDIR);
-            }
-        };
-        Ok(entries)
+        match node {
+            Node::Root => list::root(&self.service.namespaces(), &self.volumes, pending),
+            _ => pending.answer(list::fixed(node).map(Reply::List)),
+        }
     }
 }
 

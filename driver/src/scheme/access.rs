@@ -169,9 +169,11 @@ impl Owners {
     /// Whose `node` is, and what they may do with it.
     pub(crate) fn of(&self, node: Node) -> Ownership {
         match node {
-            Node::Root | Node::Controller | Node::Logs | Node::Namespace(_) => Ownership::fixed(0o555),
+            Node::Root | Node::Controller | Node::Logs | Node::Namespace(_) | Node::PartitionDirectory(_) => {
+                Ownership::fixed(0o555)
+            }
             Node::Document(_) | Node::Events => Ownership::fixed(0o444),
-            Node::Data(_) => *lock(&self.changed).get(&node).unwrap_or(&self.initial),
+            Node::Data(_) | Node::Partition(_) => *lock(&self.changed).get(&node).unwrap_or(&self.initial),
             Node::Admin | Node::Bench(_) => Ownership::fixed(0o600),
         }
     }
@@ -181,7 +183,7 @@ impl Owners {
     /// # Errors
     /// `EPERM` for anyone but uid 0, and for what is no block device.
     pub(crate) fn change(&self, node: Node, caller: &Caller, change: Permissions) -> Result<(), Errno> {
-        if caller.uid != 0 || !matches!(node, Node::Data(_)) {
+        if caller.uid != 0 || !node.is_block_device() {
             return Err(Errno::EPERM);
         }
         let mut changed = lock(&self.changed);
@@ -198,8 +200,8 @@ impl Owners {
         if node.is_directory() && flags.write {
             return Err(Errno::EISDIR);
         }
-        let bits = match (node, caller.uid) {
-            (Node::Data(_), 0) => 0o6,
+        let bits = match caller.uid {
+            0 if node.is_block_device() => 0o6,
             // Fixed, and root's: whoever else is in group 0 has no more rights than others.
             _ => self.of(node).bits_for(caller),
         };

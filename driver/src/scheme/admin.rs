@@ -6,6 +6,7 @@ use nvme_spec::{AdminOpcode, Direction, SubmissionEntry};
 use stats_proto::event::Event;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::data::Volumes;
 use super::pending::{Pending, WaitingRead};
 use super::service::{AdminAnswer, AdminData, AdminFinished, AdminRequest, BlockService, IoError};
 use super::{Errno, MAX_ADMIN_DATA_BYTES, Reply, lock};
@@ -18,6 +19,7 @@ pub(crate) struct AdminFile {
     service: Arc<dyn BlockService>,
     /// The user who opened it.
     uid: u32,
+    volumes: Arc<Volumes>,
     state: Mutex<State>,
 }
 
@@ -29,10 +31,11 @@ enum State {
 }
 
 impl AdminFile {
-    pub(crate) fn new(service: Arc<dyn BlockService>, uid: u32) -> Arc<Self> {
+    pub(crate) fn new(service: Arc<dyn BlockService>, volumes: Arc<Volumes>, uid: u32) -> Arc<Self> {
         Arc::new(Self {
             service,
             uid,
+            volumes,
             state: Mutex::new(State::Idle(Arc::from([]))),
         })
     }
@@ -167,6 +170,8 @@ impl Out {
                 status: status.map(crate::recorder::shown),
             });
         }
+        // It may have erased or formatted a namespace. Not all commands do, but tables are read soon enough.
+        self.file.volumes.forget_tables();
         let (text, reply) = match result {
             Ok(AdminFinished { completion, data }) => {
                 let mut text = completion.as_bytes().to_vec();

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use stats_proto::Version;
 use stats_proto::bench::{BenchError, BenchErrorSchema, BenchJob, BenchProgress, BenchResult};
 
+use super::data::Volume;
 use super::pending::{Pending, WaitingRead};
 use super::service::{BlockService, Failure, Listener, Stop};
 use super::{Errno, Reply, lock};
@@ -21,7 +22,7 @@ const MAX_READ_BYTES: usize = 64 << 10;
 
 /// One open `N/bench`.
 pub(crate) struct BenchFile {
-    nsid: u32,
+    volume: Arc<Volume>,
     service: Arc<dyn BlockService>,
     state: Mutex<State>,
 }
@@ -42,7 +43,7 @@ struct State {
 }
 
 impl BenchFile {
-    pub(crate) fn new(nsid: u32, service: Arc<dyn BlockService>) -> Arc<Self> {
+    pub(crate) fn new(volume: Arc<Volume>, service: Arc<dyn BlockService>) -> Arc<Self> {
         let state = State {
             job: None,
             generation: 0,
@@ -53,7 +54,7 @@ impl BenchFile {
             closed: false,
         };
         Arc::new(Self {
-            nsid,
+            volume,
             service,
             state: Mutex::new(state),
         })
@@ -100,7 +101,8 @@ impl BenchFile {
         });
         let started = parse(data).and_then(|job| {
             let listener = Arc::clone(&lines) as Arc<dyn Listener>;
-            let started = self.service.start_benchmark(self.nsid, job, &stop, listener);
+            let nsid = self.volume.nsid();
+            let started = self.service.start_benchmark(nsid, job, &stop, listener);
             started.map_err(|failure| (failure.errno(), failure.to_string()))
         });
         started.map_err(|(errno, why)| {
@@ -251,6 +253,8 @@ impl Listener for Lines {
     }
 
     fn ended(&self, outcome: Result<BenchResult, Failure>) {
+        // It writes past the volume.
+        self.file.volume.partitions.forget();
         match outcome {
             Ok(result) => self.line(serde_json::to_vec(&result), true),
             Err(failure) => self.error(failure.errno(), failure.to_string()),

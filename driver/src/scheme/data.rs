@@ -1,4 +1,4 @@
-//! A namespace's data at any offset and length.
+//! The data of a namespace or of a partition at any offset and length.
 
 mod span;
 mod write;
@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
+use super::partitions::{Partition, Partitions};
 use super::pending::Pending;
 use super::range_lock::{Claim, Mode, RangeLock, Ticket};
 use super::service::{
@@ -53,10 +54,18 @@ impl Volumes {
                     ready: VecDeque::new(),
                     pumping: false,
                 }),
+                partitions: Partitions::default(),
             })
         });
         volume.geometry()?;
         Ok(Arc::clone(volume))
+    }
+
+    /// Something was done that may have changed the data of any namespace, past the volumes.
+    pub(crate) fn forget_tables(&self) {
+        for volume in lock(&self.by_nsid).values() {
+            volume.partitions.forget();
+        }
     }
 }
 
@@ -65,6 +74,7 @@ pub(crate) struct Volume {
     nsid: u32,
     service: Arc<dyn BlockService>,
     writers: Mutex<Writers>,
+    pub(crate) partitions: Partitions,
 }
 
 /// Something that changes blocks, and waits for them to be free.
@@ -91,8 +101,22 @@ struct Writers {
 }
 
 impl Volume {
+    pub(crate) const fn nsid(&self) -> u32 {
+        self.nsid
+    }
+
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.service.now_ns()
+    }
+
+    /// These bytes, from the namespace's start, have been changed, or may have been.
+    fn changed(&self, bytes: &Range<u64>) {
+        let size_bytes = self.geometry().map_or(0, Geometry::size_bytes);
+        self.partitions.changed(bytes, size_bytes);
+    }
+
     /// The namespace's shape as it is now: it may be formatted or resized under an open handle.
-    fn geometry(&self) -> Result<Geometry, Errno> {
+    pub(crate) fn geometry(&self) -> Result<Geometry, Errno> {
         let namespaces = self.service.namespaces();
         let namespace = namespaces
             .iter()
@@ -114,7 +138,7 @@ impl Volume {
         Ok(zero::How::new(self.service.identity(), namespace, deallocate))
     }
 
-    fn submit(
+    pub(crate) fn submit(
         &self,
         op: Op,
         hint: Hint,
@@ -144,10 +168,15 @@ impl Volume {
             .ranges
             .claim(work.locked_bytes(), work.mode(), work);
         match claim {
-            Claim::Granted(ticket, work) => work.begin(Grant::new(self, ticket)),
+            Claim::Granted(ticket, work) => self.begin(ticket, work),
             Claim::Waiting => {}
             Claim::Full(work) => work.refuse(Errno::EAGAIN),
         }
+    }
+
+    fn begin(self: &Arc<Self>, ticket: Ticket, work: Box<dyn Work>) {
+        let grant = Grant::new(self, work.locked_bytes(), ticket);
+        work.begin(grant);
     }
 
     fn release(self: &Arc<Self>, ticket: Ticket) {
@@ -172,7 +201,7 @@ impl Volume {
                 next
             };
             match next {
-                Some((ticket, work)) => work.begin(Grant::new(self, ticket)),
+                Some((ticket, work)) => self.begin(ticket, work),
                 None => return,
             }
         }
@@ -182,15 +211,22 @@ impl Volume {
 /// The right to write a range, given back when it is dropped.
 struct Grant {
     volume: Arc<Volume>,
+    bytes: Range<u64>,
     ticket: Option<Ticket>,
 }
 
 impl Grant {
-    fn new(volume: &Arc<Volume>, ticket: Ticket) -> Self {
+    fn new(volume: &Arc<Volume>, bytes: Range<u64>, ticket: Ticket) -> Self {
         Self {
             volume: Arc::clone(volume),
+            bytes,
             ticket: Some(ticket),
         }
+    }
+
+    /// The range has been changed, or may have been. To be called before the client is answered.
+    fn changed(&self) {
+        self.volume.changed(&self.bytes);
     }
 }
 
@@ -207,20 +243,40 @@ pub(crate) struct DataFile {
     volume: Arc<Volume>,
     /// By whom, for schedulers that keep a client on one queue, and how urgent it is.
     hint: Hint,
+    /// The part of the namespace that it is, as it was when it was opened, with the block size then.
+    part: Option<(Partition, u32)>,
 }
 
 impl DataFile {
-    pub(crate) const fn new(volume: Arc<Volume>, client: u64, class: Class) -> Self {
+    /// # Errors
+    /// The namespace is gone or cannot be used.
+    pub(crate) fn new(
+        volume: Arc<Volume>,
+        partition: Option<Partition>,
+        client: u64,
+        class: Class,
+    ) -> Result<Self, Errno> {
+        let block_bytes = volume.geometry()?.block_bytes();
         let hint = Hint {
             cpu: None,
             client,
             class,
         };
-        Self { volume, hint }
+        let part = partition.map(|partition| (partition, block_bytes));
+        Ok(Self { volume, hint, part })
     }
 
+    /// Where it is and how large, now: a partition ends where the namespace does.
     pub(crate) fn geometry(&self) -> Result<Geometry, Errno> {
-        self.volume.geometry()
+        let whole = self.volume.geometry()?;
+        match self.part {
+            None => Ok(whole),
+            Some((partition, block_bytes)) if block_bytes == whole.block_bytes() => {
+                Ok(whole.part(partition.first_block, partition.blocks))
+            }
+            // Formatted with another block size: what the partition was is gone.
+            Some(_) => Err(Errno::ENODEV),
+        }
     }
 
     pub(crate) fn read(&self, offset: u64, mut buffer: Vec<u8>, pending: Pending) {

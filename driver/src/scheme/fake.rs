@@ -90,7 +90,17 @@ impl Fake {
         Arc::clone(&lock(&self.namespaces))
     }
 
+    /// Disks that are new or larger than before are zeroes there.
     pub(super) fn set_namespaces(&self, namespaces: Vec<Namespace>) {
+        let mut disks = lock(&self.disks);
+        for namespace in &namespaces {
+            let (number, size) = (namespace.nsid as usize, namespace.size_bytes() as usize);
+            let len = disks.len().max(number);
+            disks.resize(len, Vec::new());
+            let size = size.max(disks[number - 1].len());
+            disks[number - 1].resize(size, 0);
+        }
+        drop(disks);
         *lock(&self.namespaces) = namespaces.into();
     }
 

@@ -10,6 +10,7 @@ use super::bench::BenchFile;
 use super::data::{DataFile, Volumes};
 use super::documents::Document;
 use super::events::EventsFile;
+use super::partitions::Partition;
 use super::path::Node;
 use super::pending::Pending;
 use super::service::{BlockService, Class};
@@ -88,7 +89,7 @@ pub(crate) const NO_BLOCK_BYTES: u32 = 4096;
 pub(crate) fn stat(node: Node, size_bytes: u64, block_bytes: u32, owners: &Owners) -> Stat {
     let Ownership { mode, uid, gid } = owners.of(node);
     let kind = match node {
-        Node::Data(_) => NodeKind::BlockDevice,
+        _ if node.is_block_device() => NodeKind::BlockDevice,
         _ if node.is_directory() => NodeKind::Directory,
         _ => NodeKind::File,
     };
@@ -100,6 +101,18 @@ pub(crate) fn stat(node: Node, size_bytes: u64, block_bytes: u32, owners: &Owner
         uid,
         gid,
     }
+}
+
+/// What is opened, and how.
+#[derive(Clone, Copy)]
+pub(crate) struct Opening {
+    pub(crate) node: Node,
+    pub(crate) class: Class,
+    pub(crate) flags: OpenFlags,
+    /// By which user.
+    pub(crate) uid: u32,
+    /// Where it is, if it is a partition.
+    pub(crate) partition: Option<Partition>,
 }
 
 /// One open node.
@@ -121,22 +134,27 @@ enum File {
 impl Handle {
     pub(crate) fn new(
         id: HandleId,
-        node: Node,
-        class: Class,
-        flags: OpenFlags,
-        uid: u32,
+        opening: Opening,
         service: &Arc<dyn BlockService>,
-        volumes: &Volumes,
+        volumes: &Arc<Volumes>,
     ) -> Result<Self, Errno> {
+        let Opening {
+            node,
+            class,
+            flags,
+            uid,
+            partition,
+        } = opening;
+        let data = |nsid| DataFile::new(volumes.get(nsid)?, partition, id.0, class);
         let file = match node {
-            Node::Root | Node::Controller | Node::Logs | Node::Namespace(_) => File::Directory,
-            Node::Document(kind) => File::Document(Document::new(kind, Arc::clone(service))),
-            Node::Data(nsid) => File::Data(DataFile::new(volumes.get(nsid)?, id.0, class)),
-            Node::Admin => File::Admin(AdminFile::new(Arc::clone(service), uid)),
-            Node::Bench(nsid) => {
-                volumes.get(nsid)?;
-                File::Bench(BenchFile::new(nsid, Arc::clone(service)))
+            Node::Root | Node::Controller | Node::Logs | Node::Namespace(_) | Node::PartitionDirectory(_) => {
+                File::Directory
             }
+            Node::Document(kind) => File::Document(Document::new(kind, Arc::clone(service))),
+            Node::Data(nsid) => File::Data(data(nsid)?),
+            Node::Partition(id) => File::Data(data(id.nsid)?),
+            Node::Admin => File::Admin(AdminFile::new(Arc::clone(service), Arc::clone(volumes), uid)),
+            Node::Bench(nsid) => File::Bench(BenchFile::new(volumes.get(nsid)?, Arc::clone(service))),
             Node::Events => File::Events(EventsFile::new(Arc::clone(service.events()))),
         };
         Ok(Self { node, flags, file })

@@ -20,6 +20,10 @@ pub(crate) enum Node {
     Namespace(u32),
     /// `N` or `N/data`
     Data(u32),
+    /// `NpM/`
+    PartitionDirectory(PartitionId),
+    /// `NpM` or `NpM/data`
+    Partition(PartitionId),
     /// A file that is rendered when it is read.
     Document(DocumentKind),
     /// `controller/admin`
@@ -28,6 +32,14 @@ pub(crate) enum Node {
     Bench(u32),
     /// `controller/events`; with `?now` it is a document.
     Events,
+}
+
+/// A partition's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PartitionId {
+    pub(crate) nsid: u32,
+    /// From 1.
+    pub(crate) number: u32,
 }
 
 /// What a document shows.
@@ -119,9 +131,16 @@ impl Node {
             },
             [Some("controller"), Some("slow"), None, _] => Self::Document(DocumentKind::Slow),
             [Some("controller"), Some("admin"), None, _] => Self::Admin,
-            [Some(nsid), None, ..] if directory => Self::Namespace(parse_nsid(nsid)?),
-            [Some(nsid), None, ..] => Self::Data(parse_nsid(nsid)?),
-            [Some(nsid), Some("data"), None, _] => Self::Data(parse_nsid(nsid)?),
+            [Some(name), None, ..] => match (parse_partition(name), directory) {
+                (Some(id), true) => Self::PartitionDirectory(id),
+                (Some(id), false) => Self::Partition(id),
+                (None, true) => Self::Namespace(parse_nsid(name)?),
+                (None, false) => Self::Data(parse_nsid(name)?),
+            },
+            [Some(name), Some("data"), None, _] => match parse_partition(name) {
+                Some(id) => Self::Partition(id),
+                None => Self::Data(parse_nsid(name)?),
+            },
             [Some(nsid), Some("identify"), None, _] => {
                 Self::Document(DocumentKind::IdentifyNamespace(parse_nsid(nsid)?))
             }
@@ -134,7 +153,7 @@ impl Node {
             (_, None) | (Self::Document(DocumentKind::Stats { .. } | DocumentKind::EventsNow), _) => {
                 Class::default()
             }
-            (Self::Data(_), Some(query)) => parse_class(query)?,
+            (Self::Data(_) | Self::Partition(_), Some(query)) => parse_class(query)?,
             (_, Some(_)) => return Err(Errno::EINVAL),
         };
         if directory && !node.is_directory() {
@@ -159,6 +178,7 @@ impl Node {
             | Self::Data(nsid)
             | Self::Bench(nsid)
             | Self::Document(DocumentKind::IdentifyNamespace(nsid)) => Some(nsid),
+            Self::PartitionDirectory(id) | Self::Partition(id) => Some(id.nsid),
             Self::Document(DocumentKind::Stats { nsid, .. }) => nsid,
             Self::Root | Self::Controller | Self::Logs | Self::Document(_) | Self::Admin | Self::Events => {
                 None
@@ -166,12 +186,34 @@ impl Node {
         }
     }
 
+    /// The partition that has to exist for the node to exist.
+    pub(crate) const fn partition(self) -> Option<PartitionId> {
+        match self {
+            Self::PartitionDirectory(id) | Self::Partition(id) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Whether mode, owner and group decide who may open it, and uid 0 may change them.
+    pub(crate) const fn is_block_device(self) -> bool {
+        matches!(self, Self::Data(_) | Self::Partition(_))
+    }
+
     pub(crate) const fn is_directory(self) -> bool {
         matches!(
             self,
-            Self::Root | Self::Controller | Self::Logs | Self::Namespace(_)
+            Self::Root | Self::Controller | Self::Logs | Self::Namespace(_) | Self::PartitionDirectory(_)
         )
     }
+}
+
+/// `NpM`: a namespace's name, and the partition's number written in the same way.
+fn parse_partition(name: &str) -> Option<PartitionId> {
+    let (nsid, number) = name.split_once('p')?;
+    Some(PartitionId {
+        nsid: parse_nsid(nsid).ok()?,
+        number: parse_nsid(number).ok()?,
+    })
 }
 
 /// A namespace's name is its identifier in decimal, in the one way that `list` shows it.
@@ -196,6 +238,7 @@ mod tests {
 
     #[test]
     fn every_file_of_the_tree_has_its_node() {
+        let part = PartitionId { nsid: 2, number: 15 };
         let stats = |nsid, histograms| Node::Document(DocumentKind::Stats { nsid, histograms });
         for (path, node) in [
             ("", Node::Root),
@@ -244,6 +287,9 @@ mod tests {
             ("2/stats", stats(Some(2), true)),
             ("/2/stats?light", stats(Some(2), false)),
             ("2/bench", Node::Bench(2)),
+            ("2p15", Node::Partition(part)),
+            ("2p15/data", Node::Partition(part)),
+            ("2p15/", Node::PartitionDirectory(part)),
         ] {
             assert_eq!(parse(path, false), Ok(node), "{path}");
         }
@@ -266,6 +312,16 @@ mod tests {
             ("controller/log/smart/x/y", Errno::ENOENT),
             ("controller/log/telemetry", Errno::ENOENT),
             ("log/smart", Errno::ENOENT),
+            ("p1", Errno::ENOENT),
+            ("1p", Errno::ENOENT),
+            ("1p0", Errno::ENOENT),
+            ("1p01", Errno::ENOENT),
+            ("01p1", Errno::ENOENT),
+            ("1p1p1", Errno::ENOENT),
+            ("1p4294967296", Errno::ENOENT),
+            ("1p1/stats", Errno::ENOENT),
+            ("1p1/bench", Errno::ENOENT),
+            ("1p1/?prio=high", Errno::EINVAL),
             ("1?", Errno::EINVAL),
             ("1?light", Errno::EINVAL),
             ("1/?prio=high", Errno::EINVAL),

@@ -4,6 +4,7 @@ mod bench;
 mod data;
 mod documents;
 mod events;
+mod partitions;
 mod rights;
 mod transactions;
 mod tree;

@@ -7,6 +7,7 @@ mod data;
 mod documents;
 mod events;
 mod failure;
+mod partitions;
 mod slow;
 
 use std::sync::mpsc::{Receiver, Sender, channel};

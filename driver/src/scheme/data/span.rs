@@ -4,10 +4,12 @@ use std::ops::Range;
 
 use super::Errno;
 
-/// The shape of a block device.
+/// The shape of a block device: a namespace, or a part of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Geometry {
     lba_shift: u32,
+    /// Where it begins in the namespace.
+    first_block: u64,
     blocks: u64,
 }
 
@@ -18,10 +20,27 @@ impl Geometry {
     pub(crate) fn new(lba_shift: u32, blocks: u64) -> Result<Self, Errno> {
         let fits = lba_shift < 32 && blocks.checked_mul(1 << lba_shift).is_some();
         if fits {
-            Ok(Self { lba_shift, blocks })
+            Ok(Self {
+                lba_shift,
+                first_block: 0,
+                blocks,
+            })
         } else {
             Err(Errno::EOPNOTSUPP)
         }
+    }
+
+    /// `blocks` from `first_block` on of a namespace, as far as it has them.
+    pub(crate) fn part(self, first_block: u64, blocks: u64) -> Self {
+        Self {
+            lba_shift: self.lba_shift,
+            first_block: self.first_block + first_block.min(self.blocks),
+            blocks: blocks.min(self.blocks.saturating_sub(first_block)),
+        }
+    }
+
+    pub(crate) const fn blocks(self) -> u64 {
+        self.blocks
     }
 
     pub(crate) const fn size_bytes(self) -> u64 {
@@ -32,41 +51,41 @@ impl Geometry {
         1 << self.lba_shift
     }
 
-    /// The bytes from `offset` on, up to `len_bytes` of them, that are in the namespace; `None` if there are
-    /// none.
+    /// The bytes from `offset` on, up to `len_bytes` of them, that are in the device; `None` if there are none.
     pub(crate) fn bytes(self, offset: u64, len_bytes: u64) -> Option<Range<u64>> {
         let left_bytes = self.size_bytes().checked_sub(offset)?;
         let len_bytes = left_bytes.min(len_bytes);
         (len_bytes != 0).then(|| offset..offset + len_bytes)
     }
 
-    /// The block in which the byte at `offset` is.
+    /// The namespace's block in which the device's byte at `offset` is.
     pub(crate) const fn block_at(self, offset: u64) -> u64 {
-        offset >> self.lba_shift
+        self.first_block + (offset >> self.lba_shift)
     }
 
     /// The bytes of all blocks that `bytes` touch, from the namespace's start.
     pub(crate) const fn covered(self, bytes: &Range<u64>) -> Range<u64> {
-        let end = bytes.end.div_ceil(1 << self.lba_shift);
+        let end = self.first_block + bytes.end.div_ceil(1 << self.lba_shift);
         self.block_at(bytes.start) << self.lba_shift..end << self.lba_shift
     }
 
-    /// What of `len_bytes` from `offset` is in the namespace, `None` if nothing is.
+    /// What of `len_bytes` from `offset` is in the device, `None` if nothing is.
     pub(crate) fn span(self, offset: u64, len_bytes: usize) -> Option<Span> {
         let left_bytes = self.size_bytes().checked_sub(offset)?;
         let len_bytes = usize::try_from(left_bytes).map_or(len_bytes, |left_bytes| left_bytes.min(len_bytes));
         (len_bytes != 0).then_some(Span {
             lba_shift: self.lba_shift,
-            offset,
+            offset: (self.first_block << self.lba_shift) + offset,
             len_bytes,
         })
     }
 }
 
-/// At least one byte of a namespace, all of them inside it.
+/// At least one byte of a block device, all of them inside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
     lba_shift: u32,
+    /// From the namespace's start.
     offset: u64,
     len_bytes: usize,
 }
@@ -143,6 +162,26 @@ mod tests {
         assert_eq!(Geometry::new(9, u64::MAX >> 8), Err(Errno::EOPNOTSUPP));
         let largest = Geometry::new(9, u64::MAX >> 9);
         assert_eq!(largest.map(Geometry::size_bytes), Ok(!511));
+    }
+
+    #[test]
+    fn a_part_never_reaches_beyond_what_it_is_of() {
+        let whole = Geometry::new(12, 100).unwrap();
+        for (first_block, blocks, wanted) in [
+            (10, 20, 20),
+            (90, 20, 10),
+            (100, 20, 0),
+            (101, 20, 0),
+            (u64::MAX, u64::MAX, 0),
+            (0, u64::MAX, 100),
+        ] {
+            assert_eq!(whole.part(first_block, blocks).blocks(), wanted);
+        }
+        let part = whole.part(10, 20);
+        assert_eq!(part.covered(&(1..2)), 40960..45056);
+        assert_eq!(part.span(20 * 4096, 1), None);
+        let span = part.span(20 * 4096 - 1, 5000).unwrap();
+        assert_eq!((span.slba(), span.blocks(), span.len_bytes()), (29, 1, 1));
     }
 
     proptest! {

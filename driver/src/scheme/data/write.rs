@@ -83,6 +83,9 @@ impl Write {
     }
 
     fn answered(mut self: Box<Self>, grant: Grant, step: Step, finished: Finished<()>) {
+        if matches!(step, Step::Last) {
+            grant.changed();
+        }
         let bytes = match (finished.result, finished.buffer) {
             (Ok(()), Buffer::Heap { bytes, .. }) => bytes,
             (Ok(()), _) => return self.failed(Errno::EIO),

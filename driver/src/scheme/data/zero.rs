@@ -150,6 +150,9 @@ impl Zero {
     }
 
     fn answered(mut self: Box<Self>, grant: Grant, step: Step, finished: Finished<()>) {
+        if !matches!(step, Step::ReadEdge(_)) {
+            grant.changed();
+        }
         let hint_refused = matches!(
             (&step, finished.result),
             (Step::Deallocate, Err(IoError::Status(_)))

@@ -5,10 +5,13 @@ use proptest::prelude::*;
 use super::super::fake::namespace;
 use super::*;
 
-fn names(desk: &Desk, path: &str) -> Vec<(String, NodeKind)> {
+pub(super) fn names(desk: &Desk, path: &str) -> Vec<(String, NodeKind)> {
     let handle = desk.open_as(path, OpenFlags::DIRECTORY, USER).expect(path);
-    match desk.now(Call::List { handle }) {
-        Ok(Reply::List(entries)) => entries
+    desk.call(Call::List { handle });
+    // The root's are there when the partition tables have been read.
+    desk.fake.complete_all();
+    match desk.one() {
+        Some(Ok(Reply::List(entries))) => entries
             .into_iter()
             .map(|entry| (entry.name, entry.kind))
             .collect(),

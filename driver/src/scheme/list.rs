@@ -1,0 +1,127 @@
+//! What is in a directory.
+
+use std::sync::{Arc, Mutex};
+
+use super::data::Volumes;
+use super::partitions::{self, Table};
+use super::path::{LogPage, Node};
+use super::pending::Pending;
+use super::service::Namespace;
+use super::{Entry, Errno, NodeKind, Reply, lock};
+
+fn entry(name: &str, kind: NodeKind) -> Entry {
+    Entry {
+        name: name.to_owned(),
+        kind,
+    }
+}
+
+/// The entries of a directory that always has the same.
+///
+/// # Errors
+/// `ENOTDIR`.
+pub(crate) fn fixed(node: Node) -> Result<Vec<Entry>, Errno> {
+    let entries = match node {
+        Node::Controller => vec![
+            entry("admin", NodeKind::File),
+            entry("events", NodeKind::File),
+            entry("identify", NodeKind::File),
+            entry("log", NodeKind::Directory),
+            entry("slow", NodeKind::File),
+            entry("stats", NodeKind::File),
+        ],
+        Node::Logs => LogPage::ALL
+            .iter()
+            .map(|page| entry(page.name(), NodeKind::File))
+            .collect(),
+        Node::Namespace(_) => vec![
+            entry("bench", NodeKind::File),
+            entry("data", NodeKind::BlockDevice),
+            entry("identify", NodeKind::File),
+            entry("stats", NodeKind::File),
+        ],
+        Node::PartitionDirectory(_) => vec![entry("data", NodeKind::BlockDevice)],
+        Node::Root
+        | Node::Data(_)
+        | Node::Partition(_)
+        | Node::Document(_)
+        | Node::Admin
+        | Node::Events
+        | Node::Bench(_) => return Err(Errno::ENOTDIR),
+    };
+    Ok(entries)
+}
+
+/// Answers with the root's entries: `controller`, and each namespace with its partitions. All tables that are
+/// not known are read at once.
+pub(crate) fn root(namespaces: &[Namespace], volumes: &Volumes, pending: Pending) {
+    let gathering = Arc::new(Gathering(Mutex::new(Gathered {
+        namespaces: namespaces
+            .iter()
+            .map(|namespace| (namespace.nsid, Ok(Arc::default())))
+            .collect(),
+        pending: Some(pending),
+        // One for this function: nothing is answered before all are asked.
+        missing: namespaces.len() + 1,
+    })));
+    for (place, namespace) in namespaces.iter().enumerate() {
+        match volumes.get(namespace.nsid) {
+            Ok(volume) => {
+                let gathering = Arc::clone(&gathering);
+                partitions::with_table(&volume, Box::new(move |table| gathering.came(Some(place), table)));
+            }
+            // It cannot be used, or has just gone.
+            Err(_) => gathering.came(None, Ok(Arc::default())),
+        }
+    }
+    gathering.came(None, Ok(Arc::default()));
+}
+
+/// Tables that come in any order.
+struct Gathering(Mutex<Gathered>);
+
+struct Gathered {
+    namespaces: Vec<(u32, Result<Arc<Table>, Errno>)>,
+    missing: usize,
+    pending: Option<Pending>,
+}
+
+impl Gathering {
+    fn came(&self, place: Option<usize>, table: Result<Arc<Table>, Errno>) {
+        let mut gathered = lock(&self.0);
+        if let Some((_, known)) = place.and_then(|place| gathered.namespaces.get_mut(place)) {
+            *known = table;
+        }
+        gathered.missing -= 1;
+        if gathered.missing > 0 {
+            return;
+        }
+        let namespaces = std::mem::take(&mut gathered.namespaces);
+        let pending = gathered.pending.take();
+        drop(gathered);
+        if let Some(pending) = pending {
+            pending.answer(entries(namespaces).map(Reply::List));
+        }
+    }
+}
+
+fn entries(namespaces: Vec<(u32, Result<Arc<Table>, Errno>)>) -> Result<Vec<Entry>, Errno> {
+    let mut entries = vec![entry("controller", NodeKind::Directory)];
+    for (nsid, table) in namespaces {
+        match table {
+            Ok(table) => {
+                entries.push(entry(&nsid.to_string(), NodeKind::Directory));
+                for partition in &table.partitions {
+                    entries.push(entry(
+                        &format!("{nsid}p{}", partition.number),
+                        NodeKind::Directory,
+                    ));
+                }
+            }
+            Err(Errno::EAGAIN) => return Err(Errno::EAGAIN),
+            // The namespace went while its table was to be read.
+            Err(_) => {}
+        }
+    }
+    Ok(entries)
+}
