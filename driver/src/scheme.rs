@@ -220,6 +220,10 @@ impl Scheme {
                 pending.answer(stat.map(Reply::Stat));
             }
             Call::List { handle } => self.list(handle, pending),
+            Call::Wake { handle } => pending.answer(self.handles.get(handle).map(|handle| {
+                handle.wake();
+                Reply::Done
+            })),
             Call::Close { handle } => pending.answer(match self.handles.remove(handle) {
                 Ok(handle) => {
                     handle.close();

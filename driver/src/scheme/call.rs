@@ -84,6 +84,12 @@ pub enum Call {
         /// Let the controller give the storage up as well (`FALLOC_FL_PUNCH_HOLE`).
         deallocate: bool,
     },
+    /// Ends the reads on the handle that wait for something to happen: they are answered `EINTR`. Answered by
+    /// [`Reply::Done`].
+    Wake {
+        /// What was opened.
+        handle: HandleId,
+    },
     /// Gives the handle back; answered by [`Reply::Done`]. Calls that are out on it are still answered.
     Close {
         /// What was opened.

@@ -30,6 +30,7 @@
 //! - `fallocate` makes holes and zeroes ranges within the device ([`Call::Zero`]).
 
 mod inodes;
+mod interrupts;
 mod mount_point;
 mod tree;
 
@@ -44,6 +45,7 @@ use fuser::{Config, MountOption, Session, SessionACL};
 
 use super::gate::Gate;
 use super::{Scheme, lock};
+use interrupts::Interrupts;
 use mount_point::MountPoint;
 use tree::Tree;
 
@@ -114,7 +116,15 @@ pub fn mount(scheme: &Arc<Scheme>, dir: &Path, options: &Options) -> Result<Moun
     };
     config.n_threads = Some(options.threads());
     config.clone_fd = true;
-    let session = Session::new(Tree::new(Arc::clone(&gate)), point.dir(), &config).map_err(failed)?;
+    let interrupts = Arc::new(Interrupts::default());
+    let tree = Tree::new(Arc::clone(&gate), Arc::clone(&interrupts));
+    let session = Session::new(tree, point.dir(), &config).map_err(failed)?;
+    let watched = Arc::clone(&gate);
+    // It ends with the session, which has the tree.
+    std::thread::Builder::new()
+        .name("nvme-fuse-signals".to_owned())
+        .spawn(move || interrupts.watch(&watched))
+        .map_err(failed)?;
     let (sender, ended) = channel();
     let session = std::thread::Builder::new()
         .name("nvme-fuse".to_owned())
@@ -162,7 +172,7 @@ impl Mount {
         self.point.detach()
     }
 
-    /// Answers every further call `ESHUTDOWN`, and waits until what is out has been answered, or for `patience`.
+    /// Answers every further call `ESHUTDOWN`, ends the reads that wait for something to happen, and waits until what is out has been answered, or for `patience`.
     /// Says how many calls are still out.
     pub fn finish(&self, patience: Duration) -> usize {
         self.gate.shut(patience)

@@ -47,10 +47,11 @@ impl Gate {
         self.scheme.call(0, call, &(once as Arc<dyn Answers>));
     }
 
-    /// Shuts the gate, and waits until what is out has been answered, or for `patience`. Says how many calls are
+    /// Shuts the gate, ends the reads that wait for something to happen (`EINTR`), and waits until what is out has been answered, or for `patience`. Says how many calls are
     /// still out.
     pub fn shut(&self, patience: Duration) -> usize {
         self.state.fetch_or(SHUT, Ordering::AcqRel);
+        self.scheme.wake_readers();
         let (idle, changed) = &self.idle;
         let waited = changed.wait_timeout_while(lock(idle), patience, |()| self.outstanding() != 0);
         drop(waited);

@@ -229,7 +229,7 @@ impl Handle {
     }
 
     /// Ends the reads that wait for something to happen.
-    fn wake(&self) {
+    pub(crate) fn wake(&self) {
         match &self.file {
             File::Bench(bench) => bench.wake(),
             File::Events(events) => events.wake(),

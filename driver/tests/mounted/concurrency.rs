@@ -1,7 +1,10 @@
 //! Many requests at once through one mount, and none that waits for another.
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
@@ -10,9 +13,10 @@ use nvme_driver::embedded;
 use nvme_driver::scheme::fuse;
 use nvme_emulator::{Action, Fault};
 use nvme_spec::NvmOpcode;
+use rustix::process::{Pid, Signal, kill_process};
 use stats_proto::stats::StatsDocument;
 
-use crate::rig::{Folder, have};
+use crate::rig::{Daemon, Folder, have};
 
 const CLIENTS: u64 = 64;
 
@@ -127,4 +131,58 @@ fn calls_are_answered_out_of_order() {
     });
     drop(disk);
     mount.unmount().expect("it unmounts");
+}
+
+#[test]
+fn who_waits_for_events_can_be_interrupted_and_killed() {
+    if !have(&["cat"]) {
+        return;
+    }
+    let folder = Folder::new();
+    let daemon = Daemon::start("size=1MiB", &folder.path("nvme"));
+    for signal in [Signal::INT, Signal::KILL] {
+        let mut cat = Command::new("cat")
+            .arg(daemon.path("controller/events"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("cat starts");
+        let mut stdout = BufReader::new(cat.stdout.take().expect("a pipe"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("what has happened so far");
+        assert!(line.starts_with('{'), "{line}");
+        let pid = i32::try_from(cat.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .expect("a process");
+        // In a read, or about to be.
+        kill_process(pid, signal).expect("it runs");
+        let status = cat.wait().expect("it ends");
+        assert_eq!(status.signal(), Some(signal.as_raw()));
+    }
+    daemon.stop();
+}
+
+#[test]
+fn who_waits_for_events_does_not_keep_the_daemon() {
+    if !have(&["cat"]) {
+        return;
+    }
+    let folder = Folder::new();
+    let daemon = Daemon::start("size=1MiB", &folder.path("nvme"));
+    let mut cat = Command::new("cat")
+        .arg(daemon.path("controller/events"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("cat starts");
+    let events = File::open(daemon.path("controller/events")).expect("it opens");
+    assert_ne!(
+        events
+            .read_at(&mut [0; 4096], 0)
+            .expect("what has happened so far"),
+        0
+    );
+    drop(events);
+    daemon.stop();
+    assert!(!cat.wait().expect("it ends").success());
 }

@@ -16,6 +16,7 @@ use fuser::{
 use super::super::gate::Gate;
 use super::super::{Call, Caller, Errno, HandleId, NodeKind, OpenFlags, Permissions, Reply, Stat, lock};
 use super::inodes::{Inodes, Place};
+use super::interrupts::Interrupts;
 use super::{MAX_BACKGROUND, MAX_PIECE_BYTES};
 
 /// How long the kernel may believe that a name exists.
@@ -31,18 +32,24 @@ const KEEP_SIZE: i32 = 1;
 const PUNCH_HOLE: i32 = 2;
 const ZERO_RANGE: i32 = 16;
 
+/// Set in the kernel's number of a handle whose reads may wait for something to happen. The scheme counts its handles
+/// from 1, one by one.
+const WAITS: u64 = 1 << 63;
+
 /// One mounted tree.
 pub(super) struct Tree {
     gate: Arc<Gate>,
     inodes: Arc<Mutex<Inodes>>,
+    interrupts: Arc<Interrupts>,
     /// What all nodes show as their time: nothing here keeps any.
     since: SystemTime,
 }
 
 impl Tree {
-    pub(super) fn new(gate: Arc<Gate>) -> Self {
+    pub(super) fn new(gate: Arc<Gate>, interrupts: Arc<Interrupts>) -> Self {
         Self {
             gate,
+            interrupts,
             inodes: Arc::new(Mutex::new(Inodes::new())),
             since: SystemTime::now(),
         }
@@ -100,18 +107,39 @@ impl Tree {
         } else {
             FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES | FopenFlags::FOPEN_NOFLUSH
         };
+        let waits = waits(&place.path);
         self.gate.call(call, move |result| match result {
-            Ok(Reply::Opened(handle)) => reply.opened(FileHandle(handle.0), fopen),
+            Ok(Reply::Opened(handle)) => reply.opened(file_handle(handle, waits), fopen),
             other => reply.error(failure(other)),
         });
     }
 
     fn close(&self, handle: FileHandle, reply: ReplyEmpty) {
         let call = Call::Close {
-            handle: HandleId(handle.0),
+            handle: handle_id(handle),
         };
         self.gate.call(call, move |result| done(result, reply));
     }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        self.interrupts.end();
+    }
+}
+
+/// Whether reads of this file are answered when something happens.
+fn waits(path: &str) -> bool {
+    let name = path.split('?').next().and_then(|path| path.rsplit('/').next());
+    matches!(name, Some("events" | "bench"))
+}
+
+const fn file_handle(handle: HandleId, waits: bool) -> FileHandle {
+    FileHandle(if waits { handle.0 | WAITS } else { handle.0 })
+}
+
+const fn handle_id(handle: FileHandle) -> HandleId {
+    HandleId(handle.0 & !WAITS)
 }
 
 /// Looks a path up as the directory that it is or, if it is none, as the file.
@@ -242,7 +270,7 @@ impl Filesystem for Tree {
         let call = match (handle, self.place(number)) {
             // Of a document, the handle knows more than its path: how long the snapshot is that it holds.
             (Some(handle), _) => Call::Stat {
-                handle: HandleId(handle.0),
+                handle: handle_id(handle),
             },
             (None, Ok(place)) => Call::Lookup {
                 path: place.path.to_string(),
@@ -309,7 +337,7 @@ impl Filesystem for Tree {
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         _number: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -319,13 +347,22 @@ impl Filesystem for Tree {
         reply: ReplyData,
     ) {
         let call = Call::Read {
-            handle: HandleId(handle.0),
+            handle: handle_id(handle),
             offset,
             buffer: vec![0; size.min(MAX_PIECE_BYTES) as usize],
         };
-        self.gate.call(call, move |result| match result {
+        let answer = move |result| match result {
             Ok(Reply::Read { buffer, len }) => reply.data(buffer.get(..len).unwrap_or_default()),
             other => reply.error(failure(other)),
+        };
+        if handle.0 & WAITS == 0 {
+            return self.gate.call(call, answer);
+        }
+        let (interrupts, request) = (Arc::clone(&self.interrupts), req.unique().0);
+        interrupts.begin(request, req.pid(), handle_id(handle));
+        self.gate.call(call, move |result| {
+            interrupts.done(request);
+            answer(result);
         });
     }
 
@@ -342,7 +379,7 @@ impl Filesystem for Tree {
         reply: ReplyWrite,
     ) {
         let call = Call::Write {
-            handle: HandleId(handle.0),
+            handle: handle_id(handle),
             offset,
             data: data.to_vec(),
         };
@@ -387,7 +424,7 @@ impl Filesystem for Tree {
         reply: ReplyEmpty,
     ) {
         let call = Call::Sync {
-            handle: HandleId(handle.0),
+            handle: handle_id(handle),
         };
         self.gate.call(call, move |result| done(result, reply));
     }
@@ -409,7 +446,7 @@ impl Filesystem for Tree {
             _ => return reply.error(fuser::Errno::EOPNOTSUPP),
         };
         let call = Call::Zero {
-            handle: HandleId(handle.0),
+            handle: handle_id(handle),
             offset,
             len_bytes,
             deallocate,
@@ -434,7 +471,7 @@ impl Filesystem for Tree {
             Err(errno) => return reply.error(errno),
         };
         let call = Call::List {
-            handle: HandleId(handle.0),
+            handle: handle_id(handle),
         };
         let inodes = Arc::clone(&self.inodes);
         self.gate.call(call, move |result| {
@@ -589,6 +626,29 @@ mod tests {
             assert_eq!(flags.read, mode != OpenAccMode::O_WRONLY);
             assert_eq!(flags.write, mode != OpenAccMode::O_RDONLY);
         }
+    }
+
+    #[test]
+    fn the_files_that_wait_are_known_by_their_names() {
+        for path in [
+            "controller/events",
+            "controller/events?now",
+            "1/bench",
+            "12/bench",
+        ] {
+            assert!(waits(path), "{path}");
+        }
+        for path in [
+            "",
+            "1/data",
+            "controller/stats",
+            "1/data?prio=bench",
+            "bench/data",
+        ] {
+            assert!(!waits(path), "{path}");
+        }
+        assert_eq!(handle_id(file_handle(HandleId(7), true)), HandleId(7));
+        assert_ne!(file_handle(HandleId(7), true), file_handle(HandleId(7), false));
     }
 
     #[test]
