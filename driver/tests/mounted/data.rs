@@ -3,11 +3,12 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::process::Command;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::rig::{Daemon, Folder, have};
+use crate::rig::{Daemon, Folder, have, run};
 
 const THREADS: u64 = 4;
 /// The bytes that belong to a thread: every fourth piece of this length, so that blocks are shared by two threads.
@@ -147,6 +148,62 @@ fn odd_offsets_and_lengths_agree_with_a_plain_file() {
         agrees(&disk, &model_of(&disk, &folder), 24);
         daemon.stop();
     }
+}
+
+/// A GUID partition table with `parts`, each a start and a length in MiB.
+fn partition(disk: &Path, parts: &[(u32, u32)]) {
+    let mut command = Command::new("sgdisk");
+    command.arg("--clear");
+    for (number, (start, len)) in parts.iter().enumerate() {
+        command.arg(format!("--new={}:{start}MiB:+{len}MiB", number + 1));
+    }
+    run(command.arg(disk));
+}
+
+#[test]
+fn a_partition_agrees_too_and_its_ends_hold() {
+    if !have(&["sgdisk"]) {
+        return;
+    }
+    let folder = Folder::new();
+    let daemon = Daemon::start("size=8MiB,lba=512", &folder.path("nvme"));
+    let whole = open(&daemon.path("1/data"));
+    let pattern = noise(3, 8 << 20);
+    whole.write_all_at(&pattern, 0).expect("a write");
+    partition(&daemon.path("1/data"), &[(1, 1), (2, 1), (3, 2)]);
+    let names: Vec<String> = fs::read_dir(daemon.path(""))
+        .expect("the root")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+        .collect();
+    for name in ["1", "1p1", "1p2", "1p3", "controller"] {
+        assert!(names.iter().any(|found| found == name), "{name} in {names:?}");
+    }
+
+    let path = daemon.path("1p2/data");
+    assert_eq!(fs::metadata(&path).expect("its size").len(), 1 << 20);
+    assert!(fs::read(&path).expect("the partition") == pattern[2 << 20..3 << 20]);
+    agrees(&path, &model_of(&path, &folder), 12);
+
+    // Up to the end and not beyond, from either side of it, with whole blocks and without.
+    let end = 1_u64 << 20;
+    let part = open(&path);
+    let bytes = noise(5, 4096);
+    assert_eq!(part.write_at(&bytes, end - 1000).expect("a short write"), 1000);
+    assert_eq!(part.write_at(&bytes, end - 1).expect("a short write"), 1);
+    for past in [end, end + 1, end + 4096, u64::MAX / 4] {
+        let error = part.write_at(&bytes, past).expect_err("no room");
+        assert_eq!(error.raw_os_error(), Some(28), "ENOSPC at {past}: {error}");
+        assert_eq!(part.read_at(&mut [0; 512], past).expect("nothing"), 0);
+    }
+    let mut into = [0; 512];
+    assert_eq!(part.read_at(&mut into, end - 100).expect("a short read"), 100);
+    // The neighbours are as they were.
+    let all = fs::read(daemon.path("1/data")).expect("the disk");
+    assert!(all[1 << 20..2 << 20] == pattern[1 << 20..2 << 20]);
+    assert!(all[3 << 20..5 << 20] == pattern[3 << 20..5 << 20]);
+    assert!(all[2 << 20..3 << 20] == fs::read(&path).expect("the partition")[..]);
+    drop((part, whole));
+    daemon.stop();
 }
 
 #[test]
