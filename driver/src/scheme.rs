@@ -50,8 +50,9 @@
 //! - **Access** is by mode, owner and group, as the next section has it, and is decided when a node is opened.
 //! - **The transaction files** belong to the handle: nobody sees another handle's answers. See the files
 //!   [`admin`](self#admin) and [`bench`](self#bench).
-//! - **Limits**: [`MAX_HANDLES`] open handles, then `ENFILE`. Where a queue is full, `EAGAIN`: nothing was
-//!   done.
+//! - **Limits**: [`MAX_HANDLES`] open handles, then `ENFILE`, and of each user as many handles (`EMFILE`),
+//!   calls and bytes that are out (`EAGAIN`) as the [quotas](self#quotas) have it. Where a queue is full,
+//!   `EAGAIN` too: nothing was done.
 //!
 //! # Access
 //! | node | mode | who |
@@ -64,6 +65,17 @@
 //!
 //! Mode, owner and group of a block device are uid 0's to change ([`Call::Permit`]) and kept for the life of
 //! the scheme; those of all else are fixed.
+//!
+//! # Quotas
+//! | | handles | calls that are out | bytes of those calls |
+//! | --- | --- | --- | --- |
+//! | one user ([`USER_QUOTA`]) | 1024 | 4096 | 256 MiB |
+//! | all users but uid 0 together ([`ALL_USERS_QUOTA`]) | 3072 | 16384 | 512 MiB |
+//! | uid 0 ([`ROOT_QUOTA`]) | 3072 | 16384 | 1 GiB |
+//! | `Lookup`, which is nobody's | | 4096 | |
+//!
+//! A client is the user who opened, in as many processes as he likes. uid 0 always has handles left whatever the
+//! users do, and they have theirs whatever uid 0 does. `Close` is always possible.
 //!
 //! # admin
 //! Write a 64-byte submission entry, followed by the data if the command sends any; the write is answered
@@ -105,6 +117,7 @@ mod partitions;
 mod path;
 mod pending;
 mod query;
+mod quota;
 mod range_lock;
 mod service;
 
@@ -121,6 +134,7 @@ pub use call::{Answers, Call, Entry, HandleId, NodeKind, Reply, Stat};
 pub use data::MAX_TRANSFER_BYTES;
 pub use errno::Errno;
 pub use query::MAX_DEADLINE_US;
+pub use quota::{ALL_USERS_QUOTA, Quota, ROOT_QUOTA, USER_QUOTA};
 pub use service::BlockService;
 
 use access::Owners;
@@ -129,7 +143,8 @@ use handle::{Handle, Handles, NO_BLOCK_BYTES, Opening};
 use partitions::{Partition, Table};
 use path::Node;
 use pending::Pending;
-use service::Namespace;
+use quota::{Client, Clients};
+use service::{Class, Namespace};
 
 /// The most handles that are open at once.
 pub const MAX_HANDLES: usize = 4096;
@@ -140,6 +155,7 @@ pub struct Scheme {
     handles: Handles,
     volumes: Arc<Volumes>,
     owners: Owners,
+    clients: Clients,
 }
 
 impl Scheme {
@@ -156,6 +172,7 @@ impl Scheme {
             volumes: Arc::new(Volumes::new(Arc::clone(&service))),
             handles: Handles::new(MAX_HANDLES),
             owners: Owners::new(block_devices),
+            clients: Clients::new(),
             service,
         })
     }
@@ -172,54 +189,59 @@ impl Scheme {
         self.handles.wake_readers();
     }
 
+    /// Calls that have not been answered.
+    pub fn outstanding_calls(&self) -> usize {
+        self.clients.calls()
+    }
+
     /// Takes one call. Never blocks; `answers` gets the answer under `id`, perhaps before this returns.
     pub fn call(self: &Arc<Self>, id: u64, call: Call, answers: &Arc<dyn Answers>) {
         let pending = Pending::new(id, Arc::clone(answers));
         match call {
             Call::Open { path, flags, caller } => self.open(&path, flags, caller, pending),
-            Call::Lookup { path, directory } => match Node::parse(&path, directory) {
-                Ok((node, _)) => self.find(node, pending, move |scheme, partition| {
-                    scheme.stat(node, partition).map(Reply::Stat)
-                }),
-                Err(errno) => pending.answer(Err(errno)),
-            },
-            Call::Permit { path, caller, change } => match Node::parse(&path, false) {
-                Ok((node, _)) => self.find(node, pending, move |scheme, partition| {
-                    scheme.owners.change(node, &caller, change)?;
-                    scheme.stat(node, partition).map(Reply::Stat)
-                }),
-                Err(errno) => pending.answer(Err(errno)),
-            },
+            Call::Lookup { path, directory } => {
+                let client = self.clients.lookups();
+                self.find(&path, directory, &client, pending, |scheme, found| {
+                    scheme.stat(found.node, found.partition).map(Reply::Stat)
+                });
+            }
+            Call::Permit { path, caller, change } => {
+                let client = self.clients.of_uid(caller.uid);
+                self.find(&path, false, &client, pending, move |scheme, found| {
+                    scheme.owners.change(found.node, &caller, change)?;
+                    scheme.stat(found.node, found.partition).map(Reply::Stat)
+                });
+            }
             Call::Read {
                 handle,
                 offset,
                 buffer,
-            } => match self.readable(handle) {
-                Ok(handle) => handle.read(offset, buffer, pending),
-                Err(errno) => pending.answer(Err(errno)),
-            },
-            Call::Write { handle, offset, data } => match self.writable(handle) {
-                Ok(handle) => handle.write(offset, data, pending),
-                Err(errno) => pending.answer(Err(errno)),
-            },
+            } => self.on(handle, Need::Read, buffer.len(), pending, |handle, pending| {
+                handle.read(offset, buffer, pending);
+            }),
+            Call::Write { handle, offset, data } => {
+                self.on(handle, Need::Write, data.len(), pending, |handle, pending| {
+                    handle.write(offset, data, pending);
+                });
+            }
             Call::Zero {
                 handle,
                 offset,
                 len_bytes,
                 deallocate,
-            } => match self.writable(handle) {
-                Ok(handle) => handle.zero(offset, len_bytes, deallocate, pending),
-                Err(errno) => pending.answer(Err(errno)),
-            },
-            Call::Sync { handle } => match self.handles.get(handle) {
-                Ok(handle) => handle.sync(pending),
-                Err(errno) => pending.answer(Err(errno)),
-            },
-            Call::Stat { handle } => {
-                let stat = self.handles.get(handle).and_then(|it| it.stat(&self.owners));
-                pending.answer(stat.map(Reply::Stat));
-            }
-            Call::List { handle } => self.list(handle, pending),
+            } => self.on(handle, Need::Write, 0, pending, |handle, pending| {
+                handle.zero(offset, len_bytes, deallocate, pending);
+            }),
+            Call::Sync { handle } => self.on(handle, Need::Nothing, 0, pending, |handle, pending| {
+                handle.sync(pending);
+            }),
+            Call::Stat { handle } => self.on(handle, Need::Nothing, 0, pending, |handle, pending| {
+                pending.answer(handle.stat(&self.owners).map(Reply::Stat));
+            }),
+            Call::List { handle } => self.on(handle, Need::Read, 0, pending, |handle, pending| {
+                self.list(handle.node(), pending);
+            }),
+            // At nobody's cost, as the next: they make room.
             Call::Wake { handle } => pending.answer(self.handles.get(handle).map(|handle| {
                 handle.wake();
                 Reply::Done
@@ -234,38 +256,82 @@ impl Scheme {
         }
     }
 
-    fn open(self: &Arc<Self>, path: &str, flags: OpenFlags, caller: Caller, pending: Pending) {
-        let (node, class) = match Node::parse(path, flags.directory) {
-            Ok(parsed) => parsed,
+    /// Does `then` with an open handle, at the cost of who opened it.
+    fn on(
+        &self,
+        handle: HandleId,
+        need: Need,
+        bytes: usize,
+        pending: Pending,
+        then: impl FnOnce(&Handle, Pending),
+    ) {
+        let handle = match self.handles.get(handle) {
+            Ok(handle) => handle,
             Err(errno) => return pending.answer(Err(errno)),
         };
-        self.find(node, pending, move |scheme, partition| {
+        let OpenFlags { read, write, .. } = handle.flags();
+        let possible = match need {
+            Need::Read => read,
+            Need::Write => write,
+            Need::Nothing => true,
+        };
+        if !possible {
+            return pending.answer(Err(Errno::EBADF));
+        }
+        if let Some(pending) = pending.charged(handle.client(), bytes) {
+            then(&handle, pending);
+        }
+    }
+
+    fn open(self: &Arc<Self>, path: &str, flags: OpenFlags, caller: Caller, pending: Pending) {
+        let client = self.clients.of_uid(caller.uid);
+        let by = Arc::clone(&client);
+        self.find(path, flags.directory, &client, pending, move |scheme, found| {
+            let Found {
+                node,
+                class,
+                partition,
+            } = found;
             scheme.owners.check(node, flags, &caller)?;
             let opening = Opening {
                 node,
                 class,
                 flags,
-                uid: caller.uid,
+                client: Arc::clone(&by),
                 partition,
             };
             let make = |id| Handle::new(id, opening, &scheme.service, &scheme.volumes);
-            scheme.handles.insert(make).map(Reply::Opened)
+            scheme.handles.insert(&by, make).map(Reply::Opened)
         });
     }
 
-    /// Answers with what `then` says if `node` exists: at once, unless it is of a partition and the
-    /// namespace's table has to be read first.
+    /// Answers with what `then` says of what is at `path`, at the cost of `client`: at once, unless it is a
+    /// partition and the namespace's table has to be read first.
     fn find(
         self: &Arc<Self>,
-        node: Node,
+        path: &str,
+        directory: bool,
+        client: &Arc<Client>,
         pending: Pending,
-        then: impl FnOnce(&Self, Option<Partition>) -> Result<Reply, Errno> + Send + 'static,
+        then: impl FnOnce(&Self, Found) -> Result<Reply, Errno> + Send + 'static,
     ) {
-        if let Err(errno) = namespace_of(node, &self.service.namespaces()) {
-            return pending.answer(Err(errno));
-        }
+        let Some(pending) = pending.charged(client, 0) else {
+            return;
+        };
+        let parsed = Node::parse(path, directory);
+        let exists =
+            parsed.and_then(|parsed| namespace_of(parsed.0, &self.service.namespaces()).map(|_| parsed));
+        let (node, class) = match exists {
+            Ok(parsed) => parsed,
+            Err(errno) => return pending.answer(Err(errno)),
+        };
+        let found = move |partition| Found {
+            node,
+            class,
+            partition,
+        };
         let Some(id) = node.partition() else {
-            return pending.answer(then(self, None));
+            return pending.answer(then(self, found(None)));
         };
         let Ok(volume) = self.volumes.get(id.nsid) else {
             // What cannot be read has no partitions.
@@ -274,7 +340,8 @@ impl Scheme {
         let scheme = Arc::clone(self);
         let with_table = move |table: Result<Arc<Table>, Errno>| {
             let partition = table.and_then(|table| table.get(id.number).ok_or(Errno::ENOENT));
-            pending.answer(partition.and_then(|partition| then(&scheme, Some(partition))));
+            let reply = partition.and_then(|partition| then(&scheme, found(Some(partition))));
+            pending.answer(reply);
         };
         partitions::with_table(&volume, Box::new(with_table));
     }
@@ -298,34 +365,26 @@ impl Scheme {
         Ok(handle::stat(node, size_bytes, block_bytes, &self.owners))
     }
 
-    fn readable(&self, handle: HandleId) -> Result<Arc<Handle>, Errno> {
-        let handle = self.handles.get(handle)?;
-        if handle.flags().read {
-            Ok(handle)
-        } else {
-            Err(Errno::EBADF)
-        }
-    }
-
-    fn writable(&self, handle: HandleId) -> Result<Arc<Handle>, Errno> {
-        let handle = self.handles.get(handle)?;
-        if handle.flags().write {
-            Ok(handle)
-        } else {
-            Err(Errno::EBADF)
-        }
-    }
-
-    fn list(&self, handle: HandleId, pending: Pending) {
-        let node = match self.readable(handle) {
-            Ok(handle) => handle.node(),
-            Err(errno) => return pending.answer(Err(errno)),
-        };
+    fn list(&self, node: Node, pending: Pending) {
         match node {
             Node::Root => list::root(&self.service.namespaces(), &self.volumes, pending),
             _ => pending.answer(list::fixed(node).map(Reply::List)),
         }
     }
+}
+
+/// What a handle must have been opened for.
+enum Need {
+    Read,
+    Write,
+    Nothing,
+}
+
+/// What is at a path.
+struct Found {
+    node: Node,
+    class: Class,
+    partition: Option<Partition>,
 }
 
 impl std::fmt::Debug for Scheme {

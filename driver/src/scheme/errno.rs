@@ -51,6 +51,7 @@ errnos! {
     EISDIR = 21, "is a directory";
     EINVAL = 22, "invalid argument";
     ENFILE = 23, "too many open files in system";
+    EMFILE = 24, "too many open files";
     ENOSPC = 28, "no space left on device";
     EROFS = 30, "read-only file system";
     ENAMETOOLONG = 36, "file name too long";

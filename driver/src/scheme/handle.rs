@@ -13,6 +13,7 @@ use super::events::EventsFile;
 use super::partitions::Partition;
 use super::path::Node;
 use super::pending::Pending;
+use super::quota::{Client, HandleCharge};
 use super::service::{BlockService, Class};
 use super::{Errno, HandleId, NodeKind, Stat};
 
@@ -26,7 +27,7 @@ pub(crate) struct Handles {
 struct Table {
     /// Numbers are given once, so that a client which closes twice does not close another's handle.
     last: u64,
-    open: HashMap<HandleId, Arc<Handle>>,
+    open: HashMap<HandleId, (Arc<Handle>, HandleCharge)>,
 }
 
 impl Handles {
@@ -45,11 +46,16 @@ impl Handles {
             .len()
     }
 
-    /// Puts in what `make` makes for the number that it is given.
+    /// Puts in what `make` makes for the number that it is given, at the cost of `client`.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`, and those of `make`.
     pub(crate) fn insert(
         &self,
+        client: &Arc<Client>,
         make: impl FnOnce(HandleId) -> Result<Handle, Errno>,
     ) -> Result<HandleId, Errno> {
+        let charge = client.charge_handle()?;
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         if table.open.len() >= self.max {
             return Err(Errno::ENFILE);
@@ -57,13 +63,14 @@ impl Handles {
         let id = HandleId(table.last.checked_add(1).ok_or(Errno::ENFILE)?);
         let handle = make(id)?;
         table.last = id.0;
-        table.open.insert(id, Arc::new(handle));
+        table.open.insert(id, (Arc::new(handle), charge));
         Ok(id)
     }
 
     pub(crate) fn get(&self, id: HandleId) -> Result<Arc<Handle>, Errno> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        table.open.get(&id).map(Arc::clone).ok_or(Errno::EBADF)
+        let open = table.open.get(&id);
+        open.map(|(handle, _)| Arc::clone(handle)).ok_or(Errno::EBADF)
     }
 
     /// Ends the reads of all handles that wait for something to happen.
@@ -71,14 +78,16 @@ impl Handles {
         let waiting: Vec<Arc<Handle>> = {
             let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
             let may_wait = |handle: &&Arc<Handle>| matches!(handle.node, Node::Bench(_) | Node::Events);
-            table.open.values().filter(may_wait).map(Arc::clone).collect()
+            let handles = table.open.values().map(|(handle, _)| handle);
+            handles.filter(may_wait).map(Arc::clone).collect()
         };
         waiting.iter().for_each(|handle| handle.wake());
     }
 
     pub(crate) fn remove(&self, id: HandleId) -> Result<Arc<Handle>, Errno> {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        table.open.remove(&id).ok_or(Errno::EBADF)
+        let open = table.open.remove(&id);
+        open.map(|(handle, _)| handle).ok_or(Errno::EBADF)
     }
 }
 
@@ -104,13 +113,12 @@ pub(crate) fn stat(node: Node, size_bytes: u64, block_bytes: u32, owners: &Owner
 }
 
 /// What is opened, and how.
-#[derive(Clone, Copy)]
 pub(crate) struct Opening {
     pub(crate) node: Node,
     pub(crate) class: Class,
     pub(crate) flags: OpenFlags,
-    /// By which user.
-    pub(crate) uid: u32,
+    /// By whom.
+    pub(crate) client: Arc<Client>,
     /// Where it is, if it is a partition.
     pub(crate) partition: Option<Partition>,
 }
@@ -119,6 +127,7 @@ pub(crate) struct Opening {
 pub(crate) struct Handle {
     node: Node,
     flags: OpenFlags,
+    client: Arc<Client>,
     file: File,
 }
 
@@ -142,7 +151,7 @@ impl Handle {
             node,
             class,
             flags,
-            uid,
+            client,
             partition,
         } = opening;
         let data = |nsid| DataFile::new(volumes.get(nsid)?, partition, id.0, class);
@@ -153,11 +162,20 @@ impl Handle {
             Node::Document(kind) => File::Document(Document::new(kind, Arc::clone(service))),
             Node::Data(nsid) => File::Data(data(nsid)?),
             Node::Partition(id) => File::Data(data(id.nsid)?),
-            Node::Admin => File::Admin(AdminFile::new(Arc::clone(service), Arc::clone(volumes), uid)),
+            Node::Admin => File::Admin(AdminFile::new(
+                Arc::clone(service),
+                Arc::clone(volumes),
+                client.uid(),
+            )),
             Node::Bench(nsid) => File::Bench(BenchFile::new(volumes.get(nsid)?, Arc::clone(service))),
             Node::Events => File::Events(EventsFile::new(Arc::clone(service.events()))),
         };
-        Ok(Self { node, flags, file })
+        Ok(Self {
+            node,
+            flags,
+            client,
+            file,
+        })
     }
 
     pub(crate) const fn node(&self) -> Node {
@@ -166,6 +184,11 @@ impl Handle {
 
     pub(crate) const fn flags(&self) -> OpenFlags {
         self.flags
+    }
+
+    /// Who opened it: all calls on it are at his cost.
+    pub(crate) const fn client(&self) -> &Arc<Client> {
+        &self.client
     }
 
     pub(crate) fn read(&self, offset: u64, buffer: Vec<u8>, pending: Pending) {

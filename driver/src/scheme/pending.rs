@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::quota::{CallCharge, Client};
 use super::{Answers, Errno, Reply};
 
 /// The duty to answer one call. Dropped without an answer, it answers `EIO`: no client waits for ever because
@@ -9,6 +10,8 @@ use super::{Answers, Errno, Reply};
 pub(crate) struct Pending {
     id: u64,
     answers: Option<Arc<dyn Answers>>,
+    /// Given back before the answer: the client may call again from in there.
+    charge: Option<CallCharge>,
 }
 
 impl Pending {
@@ -16,11 +19,27 @@ impl Pending {
         Self {
             id,
             answers: Some(answers),
+            charge: None,
+        }
+    }
+
+    /// Takes what the call costs `client`, until it is answered. Otherwise it is answered now.
+    pub(crate) fn charged(mut self, client: &Arc<Client>, bytes: usize) -> Option<Self> {
+        match client.charge_call(bytes) {
+            Ok(charge) => {
+                self.charge = Some(charge);
+                Some(self)
+            }
+            Err(errno) => {
+                self.answer(Err(errno));
+                None
+            }
         }
     }
 
     /// Answers. Not to be called while a lock is held: the server may make the next call from in there.
     pub(crate) fn answer(mut self, result: Result<Reply, Errno>) {
+        drop(self.charge.take());
         if let Some(answers) = self.answers.take() {
             answers.answer(self.id, result);
         }
@@ -31,6 +50,7 @@ impl Drop for Pending {
     fn drop(&mut self) {
         if let Some(answers) = self.answers.take() {
             log::error!("call {} was dropped without an answer", self.id);
+            drop(self.charge.take());
             answers.answer(self.id, Err(Errno::EIO));
         }
     }

@@ -5,6 +5,7 @@ mod data;
 mod documents;
 mod events;
 mod partitions;
+mod quotas;
 mod rights;
 mod transactions;
 mod tree;
