@@ -232,3 +232,48 @@ fn direct_clients_read_and_write() {
     drop(disk);
     daemon.stop();
 }
+
+#[test]
+fn fsync_is_flush_and_a_hole_is_given_back() {
+    if !have(&[]) || !cfg!(feature = "performance-counters") {
+        return;
+    }
+    let folder = Folder::new();
+    let daemon = Daemon::start("size=4MiB,lba=4096", &folder.path("nvme"));
+    let disk = open(&daemon.path("1/data"));
+    let count = |op: &str| {
+        let stats = daemon.stats();
+        let ops = stats.namespaces[0].ops.as_ref().expect("counters");
+        ops.get(op).map_or((0, 0), |op| (op.count, op.bytes))
+    };
+    disk.write_all_at(&[7; 65536], 0).expect("a write");
+    assert_eq!(count("flush").0, 0);
+    disk.sync_all().expect("fsync");
+    assert_eq!(count("flush").0, 1);
+    disk.sync_data().expect("fdatasync");
+    assert_eq!(count("flush").0, 2);
+
+    assert_eq!(count("dsm").0, 0);
+    allocate(&disk, rustix::fs::FallocateFlags::PUNCH_HOLE, 4096, 16384);
+    assert_eq!(count("dsm").0, 1);
+    let mut back = [1; 65536];
+    disk.read_exact_at(&mut back, 0).expect("a read");
+    for (place, byte) in back.iter().enumerate() {
+        assert_eq!(*byte == 0, (4096..4096 + 16384).contains(&place), "at {place}");
+    }
+    for (offset, len) in [(4 << 20, 4096), (u64::MAX / 4, 4096)] {
+        let error = rustix::fs::fallocate(
+            &disk,
+            rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE,
+            offset,
+            len,
+        )
+        .expect_err("it is past the end");
+        assert_eq!(error, rustix::io::Errno::INVAL);
+    }
+    let error =
+        rustix::fs::fallocate(&disk, rustix::fs::FallocateFlags::empty(), 0, 4096).expect_err("no such mode");
+    assert_eq!(error, rustix::io::Errno::OPNOTSUPP);
+    drop(disk);
+    daemon.stop();
+}
