@@ -12,6 +12,7 @@ use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use stats_proto::bench::BenchJob;
 
 use crate::device::{DeviceArg, DeviceName};
+use crate::top::{INTERVAL_MAX_NS, INTERVAL_MIN_NS, Load};
 use crate::units::{Units, parse_duration_ns, parse_size};
 
 const STYLES: Styles = Styles::styled()
@@ -25,6 +26,7 @@ Examples:
   nvmectl --emulate bench --randread --qd32      1 GiB in memory, no device needed
   nvmectl smart --check                          exit code 9 when the device warns
   nvmectl stats --watch 1                        rates and percentiles, every second
+  nvmectl --emulate top --load randread:qd=8     rates, latencies, queues, live
   nvmectl -d nvme:2 identify -o json
 
 Exit codes: 0 ok, 1 device error, 2 usage, 3 permission, 4 not found,
@@ -41,6 +43,23 @@ Examples:
 Ctrl-C ends it early, prints what was measured until then and exits with 130;
 with --json or --fio-json the last line of stderr is then an nvmectl-error
 document whose \"error\" is \"interrupted\".";
+
+const TOP_EXAMPLES: &str = "\
+Examples:
+  nvmectl --emulate top --load randread:qd=8        alive on any machine
+  nvmectl top --interval 500ms --sort r-p99
+  nvmectl top -b -n 60 -o csv > minute.csv          one line per device and second
+  nvmectl top --view queues --once
+  nvmectl top -o jsonl | jq '.devices[0].read_p99_ns'
+
+Keys: q quit, ? help, 1 devices, 2 queues, s sort by the next column,
+  r the other way round, space pause, + - interval, arrows and page keys scroll.
+
+Percentiles are of the interval and of the device latency (doorbell to
+completion), and shown where at least ten commands lie beyond them: a p50
+needs 20 in the interval, a p99 1000. QD is the mean depth over the interval,
+right also while a device hangs; * marks one that is not the rate times the
+mean latency (Little's law). ? says more.";
 
 /// See what NVMe devices do
 #[derive(Debug, Parser)]
@@ -69,7 +88,7 @@ pub struct Global {
     #[arg(short, long, global = true, value_name = "DEVICE")]
     pub device: Option<DeviceArg>,
 
-    /// What to print: table, json, raw (the device's bytes) or hex (the same, to read)
+    /// What to print: table, json, raw (the device's bytes) or hex (the same, to read); top has jsonl and csv
     #[arg(
         short,
         long,
@@ -111,6 +130,7 @@ impl Command {
             Self::ErrorLog => "error-log",
             Self::Stats(_) => "stats",
             Self::Bench(_) => "bench",
+            Self::Top(_) => "top",
         }
     }
 }
@@ -139,6 +159,10 @@ pub enum Format {
     Table,
     /// One JSON document
     Json,
+    /// One JSON document in each line
+    Jsonl,
+    /// Comma-separated values with a header
+    Csv,
     /// The device's bytes
     Raw,
     /// The device's bytes, to read
@@ -151,6 +175,8 @@ impl Format {
         match self {
             Self::Table => "table",
             Self::Json => "json",
+            Self::Jsonl => "jsonl",
+            Self::Csv => "csv",
             Self::Raw => "raw",
             Self::Hex => "hex",
         }
@@ -178,6 +204,8 @@ pub enum Command {
     Stats(StatsArgs),
     /// Measure IOPS, bandwidth and latency; reads only, unless told otherwise
     Bench(BenchArgs),
+    /// Watch devices and queues: rates, percentiles, depths, on a screen or as lines
+    Top(TopArgs),
 }
 
 #[derive(Debug, Args)]
@@ -340,6 +368,45 @@ pub struct BenchArgs {
     pub over_existing: bool,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = TOP_EXAMPLES)]
+pub struct TopArgs {
+    /// The time between two looks, from 100ms to 60s
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_top_interval_ns)]
+    pub interval: u64,
+    /// Stop after N intervals
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Print lines instead of drawing a screen; -o json, jsonl or csv do too
+    #[arg(short, long)]
+    pub batch: bool,
+    /// Print one interval and end; the same as -b -n 1
+    #[arg(long, conflicts_with = "count")]
+    pub once: bool,
+    /// Sort by this column, by its title or its name in CSV
+    #[arg(long, value_name = "COLUMN")]
+    pub sort: Option<String>,
+    /// Sort the other way round
+    #[arg(long)]
+    pub reverse: bool,
+    /// What to show first: devices or queues
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+    pub view: ViewName,
+    /// With --emulate: what to make the device do, such as randread:qd=8,bs=4k or randrw:mix=70
+    #[arg(long, value_name = "LOAD")]
+    pub load: Option<Load>,
+}
+
+/// The views of `top`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ViewName {
+    /// Controllers and namespaces
+    #[default]
+    Devices,
+    /// Queue pairs
+    Queues,
+}
+
 /// fio's names of patterns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PatternName {
@@ -361,6 +428,14 @@ pub enum PatternName {
 /// What a namespace's number can be (Base 2.0, section 3.2.1: neither 0 nor FFFFFFFFh).
 fn nsid() -> RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=0xFFFF_FFFE)
+}
+
+fn parse_top_interval_ns(text: &str) -> Result<u64, String> {
+    match parse_duration_ns(text) {
+        Ok(ns) if (INTERVAL_MIN_NS..=INTERVAL_MAX_NS).contains(&ns) => Ok(ns),
+        Ok(_) => Err("an interval is from 100ms to 60s".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn parse_interval_ns(text: &str) -> Result<u64, String> {
@@ -396,8 +471,11 @@ pub fn asks_for_json(arguments: &[OsString]) -> bool {
         let value_of_output = previous == "-o" || previous == "--output";
         match argument.to_str() {
             Some("--") => return false,
-            Some("--json" | "--fio-json" | "-ojson" | "-o=json" | "--output=json") => return true,
-            Some("json") if value_of_output => return true,
+            Some(
+                "--json" | "--fio-json" | "-ojson" | "-ojsonl" | "-o=json" | "-o=jsonl" | "--output=json"
+                | "--output=jsonl",
+            ) => return true,
+            Some("json" | "jsonl") if value_of_output => return true,
             _ => previous = argument,
         }
     }

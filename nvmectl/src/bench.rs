@@ -3,7 +3,7 @@
 //! The load is made where the driver is, so that what is measured is the device and the driver and not the way to it.
 
 mod existing;
-mod job;
+pub mod job;
 mod progress;
 mod report;
 mod safety;
@@ -161,7 +161,7 @@ struct Ended {
 }
 
 /// What ends a running job early, with the result of what it did so far.
-const STOP: &[u8] = b"stop";
+pub const STOP: &[u8] = b"stop";
 
 /// Has the driver run `job` and reads its lines to the last. Closing the file, however this ends, stops the job.
 fn drive(
@@ -213,7 +213,7 @@ fn drive(
 }
 
 /// The lines of a file that is read while it is written.
-struct Lines<'p> {
+pub struct Lines<'p> {
     file: Box<dyn TreeFile>,
     path: &'p str,
     /// Read and not yet given out.
@@ -222,7 +222,8 @@ struct Lines<'p> {
 }
 
 impl<'p> Lines<'p> {
-    fn new(file: Box<dyn TreeFile>, path: &'p str) -> Self {
+    /// The lines of `file`, which is the one at `path`.
+    pub fn new(file: Box<dyn TreeFile>, path: &'p str) -> Self {
         Self {
             file,
             path,
@@ -231,8 +232,16 @@ impl<'p> Lines<'p> {
         }
     }
 
+    /// The file, to be written to.
+    pub fn file(&mut self) -> &mut dyn TreeFile {
+        self.file.as_mut()
+    }
+
     /// The next line, without its newline. Blocks until there is one.
-    fn next(&mut self) -> Result<String, Error> {
+    ///
+    /// # Errors
+    /// What reading gives; malformed, when the file ends or a line does not.
+    pub fn next(&mut self) -> Result<String, Error> {
         let mut searched = 0;
         loop {
             let fresh = self.pending.get(searched..).unwrap_or_default();

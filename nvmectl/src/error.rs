@@ -109,6 +109,15 @@ impl Error {
         }
     }
 
+    /// That one of the drivers of these schemes has to be chosen.
+    pub fn several_drivers<'s>(schemes: impl Iterator<Item = &'s str>) -> Self {
+        let names: Vec<String> = schemes.map(|scheme| format!("{scheme}:")).collect();
+        Self::SeveralDrivers {
+            count: names.len(),
+            found: names.join(", "),
+        }
+    }
+
     /// Why the tree at `root` cannot be used.
     pub fn no_tree(root: PathBuf, why: io::Error) -> Self {
         match why.raw_os_error().map(Errno) {

@@ -1,11 +1,11 @@
-//! Ctrl-C: the first asks a command to end in order, the second ends it at once.
+//! Ctrl-C and its kin: the first asks a command to end in order, the second ends it at once.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::SIGINT;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
 /// Exit code of a command that was interrupted.
@@ -24,13 +24,42 @@ impl Interrupt {
     /// The system's, when it does not allow that.
     pub fn listen() -> io::Result<Self> {
         let interrupt = Self::default();
-        // In this order: the first signal finds the flag clear, then sets it; the second finds it set and exits.
-        flag::register_conditional_shutdown(SIGINT, INTERRUPTED, Arc::clone(&interrupt.requested))?;
-        flag::register(SIGINT, Arc::clone(&interrupt.requested))?;
+        interrupt.insist_on(SIGINT)?;
         Ok(interrupt)
     }
 
-    /// True once Ctrl-C was pressed.
+    /// Takes over Ctrl-C and SIGTERM.
+    ///
+    /// # Errors
+    /// The system's, when it does not allow that.
+    pub fn listen_to_requests() -> io::Result<Self> {
+        let interrupt = Self::default();
+        interrupt.insist_on(SIGINT)?;
+        interrupt.insist_on(SIGTERM)?;
+        Ok(interrupt)
+    }
+
+    /// Takes over every signal that asks for the end, for a command that has changed the terminal and has to set it right
+    /// first, however often it is asked.
+    ///
+    /// # Errors
+    /// The system's, when it does not allow that.
+    pub fn listen_on_screen() -> io::Result<Self> {
+        let interrupt = Self::default();
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            flag::register(signal, Arc::clone(&interrupt.requested))?;
+        }
+        Ok(interrupt)
+    }
+
+    fn insist_on(&self, signal: i32) -> io::Result<()> {
+        // In this order: the first signal finds the flag clear, then sets it; the second finds it set and exits.
+        flag::register_conditional_shutdown(signal, INTERRUPTED, Arc::clone(&self.requested))?;
+        flag::register(signal, Arc::clone(&self.requested))?;
+        Ok(())
+    }
+
+    /// True once the user, or the system, wants the end.
     pub fn requested(&self) -> bool {
         self.requested.load(Ordering::Relaxed)
     }

@@ -25,6 +25,7 @@ mod smart;
 mod snapshot;
 mod stats;
 mod style;
+mod top;
 mod tree;
 mod units;
 mod values;
@@ -59,7 +60,9 @@ fn main() -> ExitCode {
     }
     // A program has to be told of an interrupt too: the document on standard output is the same with and without.
     let says_something = !error.is_silent() || matches!(error, Error::Interrupted);
-    if says_something && (cli.global.format() == Format::Json || args::asks_for_json(&arguments)) {
+    if says_something
+        && (matches!(cli.global.format(), Format::Json | Format::Jsonl) || args::asks_for_json(&arguments))
+    {
         let _ = writeln!(stderr, "{}", error.json());
     }
     ExitCode::from(error.exit_code())

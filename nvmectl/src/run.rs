@@ -16,6 +16,7 @@ use crate::identify::{self, Subject};
 use crate::output::Output;
 use crate::stats::Stats;
 use crate::style::{Style, printable};
+use crate::top::Top;
 use crate::tree::{self, Discovered, Embedded, Tree};
 use crate::{error_log, list, smart};
 
@@ -95,6 +96,7 @@ pub fn run(cli: &Cli) -> Result<(), Error> {
             let tree = connect(global)?;
             on(&*tree, |tree| bench.run(tree, global.dry_run, &mut output))
         }
+        Command::Top(args) => Top::new(args, global)?.run(&mut output),
     }
 }
 
@@ -185,11 +187,7 @@ struct DryRun<'p> {
 fn connect(global: &Global) -> Result<Box<dyn Tree>, Error> {
     let mut trees = connect_all(global)?;
     if trees.len() > 1 {
-        let names: Vec<String> = trees.iter().map(|tree| format!("{}:", tree.scheme())).collect();
-        return Err(Error::SeveralDrivers {
-            count: trees.len(),
-            found: names.join(", "),
-        });
+        return Err(Error::several_drivers(trees.iter().map(|tree| tree.scheme())));
     }
     // Never empty: that would have been an error.
     trees.pop().ok_or(Error::NoNamespaces)

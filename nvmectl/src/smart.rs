@@ -28,7 +28,7 @@ pub fn run(tree: &dyn Tree, check: bool, output: &mut Output) -> Result<(), Erro
     match output.format {
         Format::Raw | Format::Hex => output.bytes(&bytes)?,
         Format::Json => output.json(&document)?,
-        Format::Table => {
+        _ => {
             let verdict = match document.warnings_in_words() {
                 None => output
                     .style

@@ -3,7 +3,7 @@
 mod rates;
 mod totals;
 
-pub use totals::is_backed;
+pub use totals::{is_backed, quantile};
 
 use std::time::{Duration, Instant};
 

@@ -18,7 +18,7 @@ const USAGE: &[(&str, &[&str])] = &[
         "list --output yaml",
         &[
             "invalid value 'yaml' for '--output <FORMAT>'",
-            "table, json, raw, hex",
+            "table, json, jsonl, csv, raw, hex",
         ],
     ),
     ("list --output", &["a value is required for '--output <FORMAT>'"]),
@@ -132,6 +132,56 @@ const USAGE: &[(&str, &[&str])] = &[
     ("smart --check=yes", &["unexpected value 'yes' for '--check'"]),
     ("smart --ns 1", &["unexpected argument '--ns'"]),
     ("error-log 5", &["unexpected argument '5'"]),
+    // top.
+    (
+        "top --interval 50ms",
+        &["invalid value '50ms'", "from 100ms to 60s"],
+    ),
+    ("top --interval 61", &["from 100ms to 60s"]),
+    (
+        "top --interval often",
+        &[
+            "invalid value 'often' for '--interval <DURATION>'",
+            "does not start with a number",
+        ],
+    ),
+    ("top -n 0", &["invalid value '0' for '--count <N>'"]),
+    ("top --once -n 3", &["cannot be used with"]),
+    (
+        "top --view latencies",
+        &["invalid value 'latencies' for '--view <VIEW>'"],
+    ),
+    (
+        "top -b --sort speed",
+        &[
+            "--sort speed: this view has no such column",
+            "read_iops",
+            "temperature_celsius",
+        ],
+    ),
+    (
+        "top -b --view queues --sort read_iops",
+        &["this view has no such column", "polls_empty_percent"],
+    ),
+    (
+        "top -b --load randread",
+        &[
+            "--load makes an embedded driver work, and there is none",
+            "--emulate",
+        ],
+    ),
+    (
+        "top -b --emulate=size=1MiB --load trim",
+        &["invalid value 'trim' for '--load <LOAD>'", "randread:qd=8,bs=4k"],
+    ),
+    (
+        "top -b --emulate=size=1MiB --load randread:bs=512",
+        &["--bs", "512"],
+    ),
+    (
+        "top -d 1p1 -b",
+        &["1p1 is a partition, and top does not work on one"],
+    ),
     // bench: patterns.
     ("bench --read --write", &["cannot be used with"]),
     ("bench --randread --rw randread", &["cannot be used with"]),
@@ -310,6 +360,8 @@ fn without_a_driver_it_says_what_to_do() {
         "stats",
         "stats --watch",
         "bench",
+        "top -b",
+        "top -o jsonl",
     ] {
         let words = [
             "no driver is running: /nonexistent: ",
@@ -345,6 +397,7 @@ fn help_and_version_are_no_errors() {
         ("--help", "--emulate[=<SPEC>]"),
         ("-h", "Exit codes: 0 ok, 1 device error, 2 usage"),
         ("bench --help", "nvmectl --emulate bench --randread --qd32"),
+        ("top --help", "space pause, + - interval"),
         ("--version", concat!("nvmectl ", env!("CARGO_PKG_VERSION"))),
     ] {
         let ran = run(line);

@@ -47,6 +47,18 @@ pub fn from_args(args: &BenchArgs) -> Result<BenchJob, Error> {
     }
 }
 
+/// The pattern that fio calls `name`.
+pub fn pattern_of(name: PatternName) -> Pattern {
+    match name {
+        PatternName::Read => Pattern::Read,
+        PatternName::Write => Pattern::Write,
+        PatternName::Randread => Pattern::RandRead,
+        PatternName::Randwrite => Pattern::RandWrite,
+        PatternName::Rw => Pattern::Rw,
+        PatternName::Randrw => Pattern::RandRw,
+    }
+}
+
 fn pattern(args: &BenchArgs) -> Result<Pattern, Error> {
     let by_flag = [
         (args.read, Pattern::Read),
@@ -56,14 +68,7 @@ fn pattern(args: &BenchArgs) -> Result<Pattern, Error> {
         (args.randrw, Pattern::RandRw),
     ];
     let by_flag = by_flag.iter().find(|(set, _)| *set).map(|(_, pattern)| *pattern);
-    let by_name = args.rw.map(|name| match name {
-        PatternName::Read => Pattern::Read,
-        PatternName::Write => Pattern::Write,
-        PatternName::Randread => Pattern::RandRead,
-        PatternName::Randwrite => Pattern::RandWrite,
-        PatternName::Rw => Pattern::Rw,
-        PatternName::Randrw => Pattern::RandRw,
-    });
+    let by_name = args.rw.map(pattern_of);
     match (by_flag.or(by_name), read_percent(args)) {
         (Some(pattern), Some(_)) if !pattern.is_mix() => Err(Error::usage(
             format!(

@@ -10,8 +10,14 @@ use crate::error::Error;
 /// An embedded driver's tree. Dropping it shuts the controller down in order.
 #[derive(Debug)]
 pub struct Embedded {
-    client: Client,
+    client: EmbeddedClient,
     _driver: EmbeddedDriver,
+}
+
+/// The tree of an embedded driver, as another thread may use it. After the driver's end its calls fail.
+#[derive(Clone, Debug)]
+pub struct EmbeddedClient {
+    client: Client,
 }
 
 impl Embedded {
@@ -22,16 +28,37 @@ impl Embedded {
     pub fn start(spec: &str, config: &Config) -> Result<Self, Error> {
         let driver = embedded::start(spec, config).map_err(|error| Error::start(spec, error))?;
         // Whoever can start the device owns it.
-        let client = driver.client(0, 0, std::process::id());
+        let client = EmbeddedClient {
+            client: driver.client(0, 0, std::process::id()),
+        };
         log::info!("an embedded driver is running on an emulated controller");
         Ok(Self {
             client,
             _driver: driver,
         })
     }
+
+    /// The same tree for another thread.
+    pub fn client(&self) -> EmbeddedClient {
+        self.client.clone()
+    }
 }
 
 impl Tree for Embedded {
+    fn open(&self, path: &str, access: Access) -> Result<Box<dyn TreeFile>, TreeError> {
+        self.client.open(path, access)
+    }
+
+    fn list(&self, path: &str) -> Result<Vec<String>, TreeError> {
+        self.client.list(path)
+    }
+
+    fn size_bytes(&self, path: &str) -> Result<u64, TreeError> {
+        self.client.size_bytes(path)
+    }
+}
+
+impl Tree for EmbeddedClient {
     fn open(&self, path: &str, access: Access) -> Result<Box<dyn TreeFile>, TreeError> {
         let flags = match access {
             Access::Read => OpenFlags::READ,
