@@ -4,6 +4,7 @@ mod bench;
 mod data;
 mod documents;
 mod events;
+mod gate;
 mod partitions;
 mod quotas;
 mod rights;
