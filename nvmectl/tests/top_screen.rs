@@ -251,6 +251,22 @@ fn every_way_to_end_gives_the_terminal_back() {
 }
 
 #[test]
+fn a_terminal_that_is_closed_ends_it() {
+    let Some(session) = Session::start("closed", 80, 24, LOADED) else {
+        return;
+    };
+    session.wait_for("nvme   ready");
+    let pid = std::fs::read_to_string(session.path("pid")).unwrap();
+    session.tmux(&["kill-server"]);
+    let process = PathBuf::from(format!("/proc/{}/exe", pid.trim()));
+    let deadline = Instant::now() + PATIENCE;
+    while std::fs::read_link(&process).is_ok() {
+        assert!(Instant::now() < deadline, "it runs on without a terminal");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn an_idle_device_says_how_to_make_it_work() {
     let Some(session) = Session::start("idle", 80, 24, "--emulate=size=1MiB top") else {
         return;

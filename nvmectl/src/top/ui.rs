@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
 use std::time::Duration;
 
 use crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
@@ -40,6 +42,7 @@ pub fn run(
 ) -> Result<(), Error> {
     let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let mut screen = Screen::enter(out)?;
+    let events = events()?;
     let clock = Clock::start();
     let mut drawn = None;
     let mut rounds: u64 = 0;
@@ -84,16 +87,40 @@ pub fn run(
         } else {
             LONGEST_SLEEP
         };
-        if event::poll(patience.min(clock.until(model.next_turn_ns())))? {
-            if let Event::Key(key) = event::read()?
-                && let Some(action) = action(key)
-            {
-                model.act(action, clock.now());
+        match events.recv_timeout(patience.min(clock.until(model.next_turn_ns()))) {
+            Ok(event) => {
+                if let Event::Key(key) = event?
+                    && let Some(action) = action(key)
+                {
+                    model.act(action, clock.now());
+                }
+                drawn = None;
             }
-            drawn = None;
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Error::Output(io::Error::other("the terminal gives no more keys")));
+            }
         }
     }
     Ok(())
+}
+
+/// Keys and sizes, read on a thread of its own: on a terminal that is gone the read never returns, and the signal that
+/// says so has to be seen nevertheless. The thread ends with the process.
+fn events() -> io::Result<Receiver<io::Result<Event>>> {
+    let (heard, events) = channel();
+    thread::Builder::new()
+        .name("top-keys".to_owned())
+        .spawn(move || {
+            loop {
+                let event = event::read();
+                let is_last = event.is_err();
+                if heard.send(event).is_err() || is_last {
+                    return;
+                }
+            }
+        })?;
+    Ok(events)
 }
 
 /// What a key asks for.
