@@ -93,9 +93,9 @@ pub mod status;
 mod test_support;
 
 pub use command::{
-    AbortCdw10, AsyncEventDw0, CreateCqCdw11, CreateQueueCdw10, CreateSqCdw11, DsmCdw10, DsmCdw11, DsmRange,
-    FormatCdw10, GetFeaturesCdw10, GetLogCdw10, GetLogCdw11, IdentifyCdw10, IdentifyCdw11, NumberOfQueues,
-    ReadWriteCdw12, SetFeaturesCdw10, SupportedCapabilities,
+    AbortCdw10, AsyncEventDw0, CopyCdw12, CreateCqCdw11, CreateQueueCdw10, CreateSqCdw11, DsmCdw10, DsmCdw11,
+    DsmRange, FormatCdw10, GetFeaturesCdw10, GetLogCdw10, GetLogCdw11, IdentifyCdw10, IdentifyCdw11,
+    NumberOfQueues, ReadWriteCdw12, SetFeaturesCdw10, SupportedCapabilities,
 };
 pub use entry::{CompletionEntry, SglDescriptor, SglKind, SubmissionEntry};
 pub use feature::FeatureId;

@@ -278,6 +278,33 @@ impl DsmRange {
     }
 }
 
+/// Copy, CDW12, as far as it says how long the command's data is (NVM Command Set 1.0, section 3.2.2).
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct CopyCdw12 {
+    /// Number of Ranges, 0's based.
+    #[bits(8)]
+    pub nr_z: u8,
+    /// Descriptor Format: how the source ranges are written.
+    #[bits(4)]
+    pub desc_format: u8,
+    /// The fields that have no influence on it, as they are.
+    #[bits(20)]
+    pub others: u32,
+}
+
+impl CopyCdw12 {
+    /// Bytes of a source range in the data, for the formats 0h and 1h; those after them name other namespaces to copy
+    /// from.
+    pub const fn range_bytes(self) -> Option<u64> {
+        match self.desc_format() {
+            0 => Some(32),
+            1 => Some(40),
+            _ => None,
+        }
+    }
+}
+
 /// Format NVM, CDW10 (Base 2.0, section 5.14).
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
