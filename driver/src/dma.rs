@@ -15,6 +15,7 @@ pub(crate) mod arena;
 pub(crate) mod pages;
 
 use crate::backend::Windows;
+use crate::passthrough::Passthrough;
 use arena::Arena;
 
 /// A piece of memory that the device reaches by DMA at [`Region::iova`].
@@ -266,6 +267,8 @@ pub enum Buffer {
         /// Where in it the data starts, in bytes.
         offset: usize,
     },
+    /// A client's own command with its data, for [`Op::Passthrough`](crate::Op::Passthrough). Always copied.
+    Passthrough(Box<Passthrough>),
 }
 
 impl Buffer {
@@ -280,6 +283,7 @@ impl Buffer {
             Self::None => &[],
             Self::Dma(buffer) => buffer,
             Self::Heap { bytes, offset } => bytes.get(*offset..).unwrap_or(&[]),
+            Self::Passthrough(command) => &command.data,
         }
     }
 
@@ -289,6 +293,7 @@ impl Buffer {
             Self::None => &mut [],
             Self::Dma(buffer) => buffer,
             Self::Heap { bytes, offset } => bytes.get_mut(*offset..).unwrap_or(&mut []),
+            Self::Passthrough(command) => &mut command.data,
         }
     }
 
@@ -298,6 +303,7 @@ impl Buffer {
             Self::None => 0,
             Self::Dma(buffer) => buffer.len,
             Self::Heap { bytes, offset } => bytes.len().saturating_sub(*offset),
+            Self::Passthrough(command) => command.data.len(),
         }
     }
 

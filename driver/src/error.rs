@@ -104,9 +104,11 @@ pub enum IoError {
     /// A length of 0 blocks.
     #[error("a length of 0 blocks")]
     Empty,
-    /// An admin command that is the driver's alone, changes what the driver relies on, or would move more data than its
-    /// buffer holds.
-    #[error("this admin command may not be sent: it is the driver's alone, or its buffer is too small")]
+    /// A client's own command that is the driver's alone, changes what the driver relies on, or would move another amount
+    /// of data than its buffer holds.
+    #[error(
+        "this command may not be sent: it is the driver's alone, is not known, or its buffer does not fit"
+    )]
     NotAllowed,
     /// Too much is waiting already.
     #[error("too many requests are waiting; try again when some are answered")]

@@ -46,12 +46,17 @@ mod command;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use self::command::{attach_data, attach_range, command_for, copy_from_pages, next_blocks};
+use self::command::{
+    answer_passthrough, attach_data, attach_passthrough, attach_range, command_for, copy_from_pages,
+    next_blocks,
+};
 use crate::backend::Windows;
+use crate::dma::Buffer;
 use crate::dma::arena::Arena;
 use crate::dma::pages::{Chain, PagePool};
 use crate::error::IoError;
 use crate::namespace::Namespace;
+use crate::passthrough::shape;
 use crate::queue::{Accounting, Completed, NEVER, QueuePair};
 use crate::recorder::{Record, Recorder};
 use crate::request::{Finished, Op, Request};
@@ -143,13 +148,23 @@ impl<T> Active<T> {
             ..
         } = self.request;
         let shift = namespace.lba_shift;
-        let blocks = (part.offset as u64 >> shift, part.len as u64 >> shift);
+        let (skipped, blocks) = (part.offset as u64 >> shift, part.len as u64 >> shift);
+        let (opcode, blocks) = match (op, &self.request.buffer) {
+            (Op::Passthrough, Buffer::Passthrough(command)) => (
+                command.entry.opcode,
+                shape(&command.entry, shift).and_then(|shape| shape.blocks),
+            ),
+            _ => (
+                command_for(op, nsid, slba, blocks.max(1)).opcode,
+                (op != Op::Flush).then_some((slba + skipped, blocks)),
+            ),
+        };
         Record {
             qid,
             cid,
-            opcode: command_for(op, nsid, slba, blocks.1.max(1)).opcode,
+            opcode,
             nsid,
-            blocks: (op != Op::Flush).then_some((slba + blocks.0, blocks.1)),
+            blocks,
             arrived_ns,
             doorbell_ns: 0,
             ended_ns: 0,
@@ -304,8 +319,10 @@ impl<T> IoQueue<T> {
         if !self.namespaces[namespace].is_usable() {
             return Err(IoError::Unusable);
         }
-        if request.op == Op::Flush {
-            return Ok(namespace);
+        match request.op {
+            Op::Flush => return Ok(namespace),
+            Op::Passthrough => return self.check_passthrough(request, lba_shift).map(|()| namespace),
+            _ => {}
         }
         if request.blocks == 0 {
             return Err(IoError::Empty);
@@ -318,6 +335,21 @@ impl<T> IoQueue<T> {
             return Err(IoError::BufferTooSmall);
         }
         Ok(namespace)
+    }
+
+    #[cold]
+    fn check_passthrough(&self, request: &Request<T>, lba_shift: u32) -> Result<(), IoError> {
+        let Buffer::Passthrough(command) = &request.buffer else {
+            return Err(IoError::NotAllowed);
+        };
+        let data_bytes = command.data.len();
+        let fits =
+            shape(&command.entry, lba_shift).is_some_and(|shape| shape.data_bytes == data_bytes as u64);
+        if fits && data_bytes <= self.limits.max_transfer_bytes {
+            Ok(())
+        } else {
+            Err(IoError::NotAllowed)
+        }
     }
 
     /// Writes the doorbell for all commands that were written since the last time; `now_ns` is when.
@@ -405,11 +437,15 @@ impl<T> IoQueue<T> {
                 ..record
             });
         }
-        if status.is_success() {
-            if part.copied && active.request.op.fills_buffer() {
-                copy_from_pages(&self.pool, &part, active.request.buffer.as_mut_slice());
+        if part.copied {
+            let Request { op, buffer, .. } = &mut active.request;
+            if *op == Op::Passthrough {
+                answer_passthrough(&self.pool, &part, buffer, &entry);
+            } else if status.is_success() && op.fills_buffer() {
+                copy_from_pages(&self.pool, &part, buffer.as_mut_slice());
             }
-        } else if active.result.is_ok() {
+        }
+        if !status.is_success() && active.result.is_ok() {
             active.result = Err(IoError::Status(status));
         }
         if part.pages != Chain::EMPTY {
@@ -503,6 +539,13 @@ impl<T> IoQueue<T> {
         let attached = match request.op {
             Op::Flush | Op::WriteZeroes { .. } | Op::Verify => Some(()),
             Op::Deallocate => attach_range(&mut self.pool, &mut entry, &mut part, slba, blocks),
+            Op::Passthrough => attach_passthrough(
+                &mut self.pool,
+                &self.limits,
+                &active.request,
+                &mut entry,
+                &mut part,
+            ),
             Op::Read | Op::Write { .. } | Op::Compare => attach_data(
                 &mut self.pool,
                 &mut self.windows,
@@ -526,14 +569,14 @@ impl<T> IoQueue<T> {
         }
         let request = &active.request;
         let op = OpClass::of_nvm(entry.opcode);
-        let bytes = if request.op == Op::Flush {
-            0
-        } else {
-            part.len as u64
-        };
         if request.op.has_data() {
-            self.pair.recorder.moved(bytes, part.copied);
+            self.pair.recorder.moved(part.len as u64, part.copied);
         }
+        let bytes = match request.op {
+            Op::Flush => 0,
+            Op::Passthrough => shape(&entry, namespace.lba_shift).map_or(0, |shape| shape.counted_bytes),
+            _ => part.len as u64,
+        };
         let accounting = Accounting {
             op,
             namespace: Some(active.namespace),
@@ -541,7 +584,8 @@ impl<T> IoQueue<T> {
             arrived_ns: request.arrived_ns,
         };
         active.sent_blocks += blocks;
-        active.sent_all = active.sent_blocks == request.blocks || request.op == Op::Flush;
+        active.sent_all =
+            active.sent_blocks == request.blocks || matches!(request.op, Op::Flush | Op::Passthrough);
         active.commands_out += 1;
         let sent_all = active.sent_all;
         self.pair.push(reserved, entry, accounting, part);

@@ -117,6 +117,7 @@ pub mod events;
 pub mod io_queue;
 mod io_scheduler;
 pub mod namespace;
+pub mod passthrough;
 mod prp;
 mod queue;
 mod recorder;

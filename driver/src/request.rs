@@ -26,17 +26,23 @@ pub enum Op {
     Compare,
     /// Check that they can be read, without moving them.
     Verify,
+    /// The command in the buffer ([`Buffer::Passthrough`]), as one command. The request's blocks are not looked at, and
+    /// the controller is the judge of the command's own: what it answers is in the buffer afterwards.
+    Passthrough,
 }
 
 impl Op {
-    /// Whether the device writes into the buffer.
+    /// Whether the device writes into the buffer. Of [`Op::Passthrough`] the command says it.
     pub fn fills_buffer(self) -> bool {
         matches!(self, Self::Read)
     }
 
-    /// Whether a request of this kind has data in its buffer.
+    /// Whether a request of this kind has, or may have, data in its buffer.
     pub fn has_data(self) -> bool {
-        matches!(self, Self::Read | Self::Write { .. } | Self::Compare)
+        matches!(
+            self,
+            Self::Read | Self::Write { .. } | Self::Compare | Self::Passthrough
+        )
     }
 }
 

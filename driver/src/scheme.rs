@@ -8,6 +8,7 @@
 //! N?prio=high&deadline_us=500  (any block device) class and deadline of what is done through the handle
 //! N/stats, N/stats?light    the statistics with this namespace only, with and without histograms (JSON)
 //! N/identify                4096 bytes, Identify Namespace
+//! N/io                      transaction file: write an I/O command (and data), read the completion (and data)
 //! N/bench                   transaction file: write a job (JSON), read progress lines and the result
 //! controller/identify       4096 bytes, Identify Controller
 //! controller/stats[?light]  the statistics of the whole controller (JSON)
@@ -37,10 +38,10 @@
 //!   logical partitions, numbered as Linux does; a namespace with a file system and no table has none, and
 //!   the extended partition itself is none. An entry that reaches out of the namespace or into the table is
 //!   left out. The table is read when somebody asks for a partition or lists the root, and again after what
-//!   may have changed it: a write through this tree where it is, a benchmark, an admin command. If it cannot be
-//!   read there are no partitions, until the next who asks; `EAGAIN` if there was no room to ask. An open
-//!   partition stays where it was when it was opened, but ends with the namespace; formatted with another
-//!   block size, it is `ENODEV`. Partitions share the locks of their namespace, and are in its statistics:
+//!   may have changed it: a write through this tree where it is, a benchmark, a command of a client's own. If
+//!   it cannot be read there are no partitions, until the next who asks; `EAGAIN` if there was no room to ask.
+//!   An open partition stays where it was when it was opened, but ends with the namespace; formatted with
+//!   another block size, it is `ENODEV`. Partitions share the locks of their namespace, and are in its statistics:
 //!   they have none of their own. `Sync` is a Flush of the whole namespace.
 //! - **Class and deadline**: `prio` is `low`, `normal` (unless said otherwise) or `high`, `deadline_us` 1 to
 //!   [`MAX_DEADLINE_US`]; in any order, each at most once, anything else is `EINVAL`. They go with each
@@ -49,7 +50,7 @@
 //!   and `identify` work; to open its block device or `bench` is `EOPNOTSUPP`, and its size is 0.
 //! - **Access** is by mode, owner and group, as the next section has it, and is decided when a node is opened.
 //! - **The transaction files** belong to the handle: nobody sees another handle's answers. See the files
-//!   [`admin`](self#admin) and [`bench`](self#bench).
+//!   [`admin`](self#admin), [`io`](self#io) and [`bench`](self#bench).
 //! - **Limits**: [`MAX_HANDLES`] open handles, then `ENFILE`, and of each user as many handles (`EMFILE`),
 //!   calls and bytes that are out (`EAGAIN`) as the [quotas](self#quotas) have it. Where a queue is full,
 //!   `EAGAIN` too: nothing was done.
@@ -61,6 +62,7 @@
 //! | `identify`, `stats`, `slow`, `events`, `log/...` | 0444 | anyone, to read: they change nothing and show no data |
 //! | `N`, `N/data`, `NpM`, `NpM/data` | 0600 of 0:0 at first | as mode, owner and group say; uid 0 always |
 //! | `controller/admin` | 0600 | uid 0: it can erase the disk |
+//! | `N/io` | 0600 | uid 0: it is the disk itself, without the rules of the block device |
 //! | `N/bench` | 0600 | uid 0: it loads the disk, and may overwrite it |
 //!
 //! Mode, owner and group of a block device are uid 0's to change ([`Call::Permit`]) and kept for the life of
@@ -84,6 +86,18 @@
 //! most [`MAX_ADMIN_DATA_BYTES`]; `prp2` and `mptr` are 0; the command identifier is the driver's to choose.
 //! What would take queues, events or memory from the driver is `EPERM`; a format that changes the block size,
 //! and namespace management, are `EOPNOTSUPP` because the driver would not learn of it.
+//!
+//! # io
+//! As `admin`, for one command of the NVM Command Set at a time. `nsid` is `N`, or 0 and filled in; `prp1`
+//! and the data that follow the entry are exactly as long as the command says, and no longer than one command
+//! can move (MDTS): a longer one is not split but `EINVAL`. Flush, Read, Write, Compare, Verify, Write Zeroes,
+//! Write Uncorrectable, Dataset Management and Copy (descriptor formats 0h and 1h) can be sent. All others,
+//! reservations and vendors' own included, and fused ones are `EOPNOTSUPP`: how much data they move does not
+//! follow from the entry, and the device could go past the memory that it is given.
+//!
+//! Whether the blocks exist is for the controller to say, as a status. The command is counted like any other
+//! of its kind, but the range locks do not know of it: it may come between the reading and the writing of an
+//! unaligned write to the same block.
 //!
 //! # events
 //! Read at growing offsets: JSON lines ([`EventLine`](stats_proto::event::EventLine)), first those that the
@@ -112,6 +126,7 @@ mod events;
 pub mod fuse;
 pub mod gate;
 mod handle;
+mod io;
 mod list;
 mod partitions;
 mod path;
@@ -120,6 +135,7 @@ mod query;
 mod quota;
 mod range_lock;
 mod service;
+mod transaction;
 
 #[cfg(test)]
 pub(crate) mod fake;

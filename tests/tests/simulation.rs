@@ -12,10 +12,11 @@ use nvme_driver::backend::emulated::EmulatedBackend;
 use nvme_driver::clock::{Clock, ManualClock};
 use nvme_driver::controller::Opening;
 use nvme_driver::driver::{Driver, Hint, Stepped};
+use nvme_driver::passthrough::Passthrough;
 use nvme_driver::worker::{Answer, Remote};
 use nvme_driver::{Buffer, Config, Finished, IoError, Op, Request};
 use nvme_emulator::{Action, Emulator, Fault, QueueMatch};
-use nvme_spec::{NvmOpcode, Status};
+use nvme_spec::{NvmOpcode, Status, command};
 use stats_proto::slow::{SlowCommand, SlowKind};
 
 const LBA_BYTES: usize = 512;
@@ -169,12 +170,21 @@ impl Simulation {
         }
         self.out.insert(tag, out);
         let sink: Arc<dyn Answer> = Arc::clone(&self.answers) as Arc<dyn Answer>;
+        // Some are clients' own commands; the device moves 8 KiB with one.
+        let own = (blocks <= 16 && self.rng.u8(0..4) == 0).then(|| {
+            let entry = match op {
+                Op::Read => command::read(1, slba, blocks as u32),
+                Op::Write { fua } => command::write(1, slba, blocks as u32, fua),
+                _ => command::flush(1),
+            };
+            Buffer::Passthrough(Box::new(Passthrough::new(entry, bytes.clone())))
+        });
         let request = Request {
-            op,
+            op: if own.is_some() { Op::Passthrough } else { op },
             nsid: 1,
             slba,
             blocks: if op == Op::Flush { 0 } else { blocks },
-            buffer: Buffer::heap(bytes),
+            buffer: own.unwrap_or_else(|| Buffer::heap(bytes)),
             arrived_ns: self.clock.now_ns(),
             context: Remote { sink, tag },
         };
@@ -206,6 +216,18 @@ impl Simulation {
                     finished.result.map_err(|e| std::mem::discriminant(&e))
                 ))
                 .or_default() += 1;
+            if let Buffer::Passthrough(own) = &finished.buffer {
+                // The controller's answer is there if it gave one, and says the same.
+                let answered = own.completion.map(|completion| match completion.status() {
+                    status if status.is_success() => Ok(()),
+                    status => Err(IoError::Status(status)),
+                });
+                let lost = matches!(
+                    finished.result,
+                    Err(IoError::Lost | IoError::Stopped | IoError::Busy)
+                );
+                assert_eq!(answered, (!lost).then_some(finished.result), "{tag}, seed {seed}");
+            }
             if finished.result.is_err() {
                 continue;
             }

@@ -1,7 +1,7 @@
 //! One command of a request: how many blocks it does, what it says, and where its data is.
 
-use nvme_spec::SubmissionEntry;
 use nvme_spec::command::{self, DsmRange, ReadWriteCdw12};
+use nvme_spec::{CompletionEntry, Direction, NvmOpcode, SubmissionEntry};
 
 use super::{Limits, Part};
 use crate::backend::Windows;
@@ -20,7 +20,7 @@ pub(super) fn next_blocks(limits: &Limits, namespace: &Namespace, op: Op, slba: 
     const MAX_NLB: u64 = 1 << 16;
     let shift = namespace.lba_shift;
     let most = match op {
-        Op::Flush => return 0,
+        Op::Flush | Op::Passthrough => return 0,
         Op::Read | Op::Write { .. } | Op::Compare => (limits.max_transfer_bytes as u64 >> shift).min(MAX_NLB),
         Op::WriteZeroes { .. } => (limits.max_zeroes_bytes >> shift).min(MAX_NLB),
         Op::Verify => (limits.max_verify_bytes >> shift).min(MAX_NLB),
@@ -52,6 +52,8 @@ pub(super) fn command_for(op: Op, nsid: u32, slba: u64, blocks: u64) -> Submissi
         Op::Deallocate => command::dataset_management(nsid, 1, true),
         Op::Compare => command::compare(nsid, slba, blocks),
         Op::Verify => command::verify(nsid, slba, blocks),
+        // Comes from the buffer, with `attach_passthrough`.
+        Op::Passthrough => SubmissionEntry::default(),
     }
 }
 
@@ -116,27 +118,84 @@ pub(super) fn attach_data<T>(
             prp::describe(entry, pages, address, pool, &mut part.pages)
         }
         None => {
-            let pages = prp::data_pages(0, part.len, page_bytes);
-            if pages + prp::list_pages(pages, page_bytes) > pool.available() {
-                return None;
-            }
-            part.copied = true;
-            for _ in 0..pages {
-                pool.take(&mut part.pages)?;
-            }
-            if !request.op.fills_buffer() {
-                copy_to_pages(pool, part, request.buffer.as_slice());
-            }
-            let mut page = part.pages.first()?;
-            let address = |pool: &PagePool, _: usize| {
-                let address = pool.iova(page);
-                page = pool.after(page).unwrap_or(page);
-                address
-            };
-            let mut lists = Chain::EMPTY;
-            let described = prp::describe(entry, pages, address, pool, &mut lists);
-            pool.join(&mut part.pages, &mut lists);
-            described
+            let from = (!request.op.fills_buffer()).then(|| request.buffer.as_slice());
+            attach_copied(pool, page_bytes, from, entry, part)
+        }
+    }
+}
+
+/// Gives the device pages of the queue's own for the part's data, filled from `from` if it is to read them.
+fn attach_copied(
+    pool: &mut PagePool,
+    page_bytes: usize,
+    from: Option<&[u8]>,
+    entry: &mut SubmissionEntry,
+    part: &mut Part,
+) -> Option<()> {
+    let pages = prp::data_pages(0, part.len, page_bytes);
+    if pages + prp::list_pages(pages, page_bytes) > pool.available() {
+        return None;
+    }
+    part.copied = true;
+    for _ in 0..pages {
+        pool.take(&mut part.pages)?;
+    }
+    if let Some(from) = from {
+        copy_to_pages(pool, part, from);
+    }
+    let mut page = part.pages.first()?;
+    let address = |pool: &PagePool, _: usize| {
+        let address = pool.iova(page);
+        page = pool.after(page).unwrap_or(page);
+        address
+    };
+    let mut lists = Chain::EMPTY;
+    let described = prp::describe(entry, pages, address, pool, &mut lists);
+    pool.join(&mut part.pages, &mut lists);
+    described
+}
+
+/// Puts the client's own command in place of `entry`.
+pub(super) fn attach_passthrough<T>(
+    pool: &mut PagePool,
+    limits: &Limits,
+    request: &Request<T>,
+    entry: &mut SubmissionEntry,
+    part: &mut Part,
+) -> Option<()> {
+    let Buffer::Passthrough(command) = &request.buffer else {
+        return None;
+    };
+    *entry = SubmissionEntry {
+        cid: 0,
+        flags: 0,
+        nsid: request.nsid,
+        mptr: 0,
+        prp1: 0,
+        prp2: 0,
+        ..command.entry
+    };
+    (part.len, part.copied) = (command.data.len(), true);
+    if part.len == 0 {
+        return Some(());
+    }
+    // Also what comes from the device: what it does not fill must not be what an earlier command left there.
+    attach_copied(pool, limits.page_bytes, Some(&command.data), entry, part)
+}
+
+/// What became of a client's own command, into its buffer.
+#[cold]
+pub(super) fn answer_passthrough(
+    pool: &PagePool,
+    part: &Part,
+    buffer: &mut Buffer,
+    completion: &CompletionEntry,
+) {
+    if let Buffer::Passthrough(command) = buffer {
+        command.completion = Some(*completion);
+        let from_device = NvmOpcode(command.entry.opcode).transfers() == Direction::FromDevice;
+        if from_device && completion.status().is_success() {
+            copy_from_pages(pool, part, &mut command.data);
         }
     }
 }

@@ -174,7 +174,7 @@ impl Owners {
             }
             Node::Document(_) | Node::Events => Ownership::fixed(0o444),
             Node::Data(_) | Node::Partition(_) => *lock(&self.changed).get(&node).unwrap_or(&self.initial),
-            Node::Admin | Node::Bench(_) => Ownership::fixed(0o600),
+            Node::Admin | Node::Bench(_) | Node::Io(_) => Ownership::fixed(0o600),
         }
     }
 

@@ -7,9 +7,9 @@ use stats_proto::event::Event;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::data::Volumes;
-use super::pending::{Pending, WaitingRead};
 use super::service::{AdminAnswer, AdminData, AdminFinished, AdminRequest, BlockService, IoError};
-use super::{Errno, MAX_ADMIN_DATA_BYTES, Reply, lock};
+use super::transaction::Transaction;
+use super::{Errno, MAX_ADMIN_DATA_BYTES, Pending, Reply, lock};
 use crate::admin::check::{PAGE_BYTES, changes_controller, is_the_drivers, required_bytes, reshapes};
 
 const ENTRY_BYTES: usize = 64;
@@ -20,14 +20,7 @@ pub(crate) struct AdminFile {
     /// The user who opened it.
     uid: u32,
     volumes: Arc<Volumes>,
-    state: Mutex<State>,
-}
-
-enum State {
-    /// What there is to read: nothing before the first command, then the last one's completion and data.
-    Idle(Arc<[u8]>),
-    /// A command is out.
-    Busy,
+    transaction: Transaction,
 }
 
 impl AdminFile {
@@ -36,24 +29,12 @@ impl AdminFile {
             service,
             uid,
             volumes,
-            state: Mutex::new(State::Idle(Arc::from([]))),
+            transaction: Transaction::new(),
         })
     }
 
     pub(crate) fn read(&self, offset: u64, buffer: Vec<u8>, pending: Pending) {
-        let text = match &*lock(&self.state) {
-            State::Idle(text) => Some(Arc::clone(text)),
-            State::Busy => None,
-        };
-        match text {
-            Some(text) => WaitingRead {
-                offset,
-                buffer,
-                pending,
-            }
-            .answer_from(&text),
-            None => pending.answer(Err(Errno::EBUSY)),
-        }
+        self.transaction.read(offset, buffer, pending);
     }
 
     pub(crate) fn write(self: &Arc<Self>, bytes: Vec<u8>, pending: Pending) {
@@ -64,9 +45,8 @@ impl AdminFile {
         if reshapes(&command.entry, &self.service.namespaces()) {
             return pending.answer(Err(Errno::EOPNOTSUPP));
         }
-        let before = std::mem::replace(&mut *lock(&self.state), State::Busy);
-        if matches!(before, State::Busy) {
-            return pending.answer(Err(Errno::EBUSY));
+        if let Err(errno) = self.transaction.begin() {
+            return pending.answer(Err(errno));
         }
         let Command {
             entry,
@@ -181,7 +161,7 @@ impl Out {
             }
             Err(error) => (Vec::new(), Err(error.into())),
         };
-        *lock(&self.file.state) = State::Idle(Arc::from(text));
+        self.file.transaction.end(text);
         pending.answer(reply);
     }
 }

@@ -10,6 +10,7 @@ use super::bench::BenchFile;
 use super::data::{DataFile, Volumes};
 use super::documents::Document;
 use super::events::EventsFile;
+use super::io::IoFile;
 use super::partitions::Partition;
 use super::path::Node;
 use super::pending::Pending;
@@ -138,6 +139,7 @@ enum File {
     Admin(Arc<AdminFile>),
     Bench(Arc<BenchFile>),
     Events(Arc<EventsFile>),
+    Io(Arc<IoFile>),
 }
 
 impl Handle {
@@ -168,6 +170,7 @@ impl Handle {
                 client.uid(),
             )),
             Node::Bench(nsid) => File::Bench(BenchFile::new(volumes.get(nsid)?, Arc::clone(service))),
+            Node::Io(nsid) => File::Io(IoFile::new(volumes.get(nsid)?, Arc::clone(service), id.0)),
             Node::Events => File::Events(EventsFile::new(Arc::clone(service.events()))),
         };
         Ok(Self {
@@ -199,6 +202,7 @@ impl Handle {
             File::Admin(admin) => admin.read(offset, buffer, pending),
             File::Bench(bench) => bench.read(offset, buffer, pending),
             File::Events(events) => events.read(offset, buffer, pending),
+            File::Io(io) => io.read(offset, buffer, pending),
         }
     }
 
@@ -209,13 +213,19 @@ impl Handle {
             File::Data(file) => file.write(offset, data, pending),
             File::Admin(admin) => admin.write(data, pending),
             File::Bench(bench) => bench.write(data, pending),
+            File::Io(io) => io.write(data, pending),
         }
     }
 
     pub(crate) fn zero(&self, offset: u64, len_bytes: u64, deallocate: bool, pending: Pending) {
         match &self.file {
             File::Data(data) => data.zero(offset, len_bytes, deallocate, pending),
-            File::Directory | File::Document(_) | File::Admin(_) | File::Bench(_) | File::Events(_) => {
+            File::Directory
+            | File::Document(_)
+            | File::Admin(_)
+            | File::Bench(_)
+            | File::Events(_)
+            | File::Io(_) => {
                 pending.answer(Err(Errno::EOPNOTSUPP));
             }
         }
@@ -224,7 +234,12 @@ impl Handle {
     pub(crate) fn sync(&self, pending: Pending) {
         match &self.file {
             File::Data(data) => data.sync(pending),
-            File::Directory | File::Document(_) | File::Admin(_) | File::Bench(_) | File::Events(_) => {
+            File::Directory
+            | File::Document(_)
+            | File::Admin(_)
+            | File::Bench(_)
+            | File::Events(_)
+            | File::Io(_) => {
                 pending.answer(Err(Errno::EINVAL));
             }
         }
@@ -233,7 +248,9 @@ impl Handle {
     pub(crate) fn stat(&self, owners: &Owners) -> Result<Stat, Errno> {
         let (size_bytes, block_bytes) = match &self.file {
             File::Document(document) => (document.len_bytes(), NO_BLOCK_BYTES),
-            File::Directory | File::Admin(_) | File::Bench(_) | File::Events(_) => (0, NO_BLOCK_BYTES),
+            File::Directory | File::Admin(_) | File::Bench(_) | File::Events(_) | File::Io(_) => {
+                (0, NO_BLOCK_BYTES)
+            }
             File::Data(data) => {
                 let geometry = data.geometry()?;
                 (geometry.size_bytes(), geometry.block_bytes())
@@ -247,7 +264,7 @@ impl Handle {
         match &self.file {
             File::Bench(bench) => bench.close(),
             File::Events(events) => events.close(),
-            File::Directory | File::Document(_) | File::Data(_) | File::Admin(_) => {}
+            File::Directory | File::Document(_) | File::Data(_) | File::Admin(_) | File::Io(_) => {}
         }
     }
 
@@ -256,7 +273,7 @@ impl Handle {
         match &self.file {
             File::Bench(bench) => bench.wake(),
             File::Events(events) => events.wake(),
-            File::Directory | File::Document(_) | File::Data(_) | File::Admin(_) => {}
+            File::Directory | File::Document(_) | File::Data(_) | File::Admin(_) | File::Io(_) => {}
         }
     }
 }

@@ -38,6 +38,7 @@ pub(crate) fn fixed(node: Node) -> Result<Vec<Entry>, Errno> {
             entry("bench", NodeKind::File),
             entry("data", NodeKind::BlockDevice),
             entry("identify", NodeKind::File),
+            entry("io", NodeKind::File),
             entry("stats", NodeKind::File),
         ],
         Node::PartitionDirectory(_) => vec![entry("data", NodeKind::BlockDevice)],
@@ -47,7 +48,8 @@ pub(crate) fn fixed(node: Node) -> Result<Vec<Entry>, Errno> {
         | Node::Document(_)
         | Node::Admin
         | Node::Events
-        | Node::Bench(_) => return Err(Errno::ENOTDIR),
+        | Node::Bench(_)
+        | Node::Io(_) => return Err(Errno::ENOTDIR),
     };
     Ok(entries)
 }

@@ -30,6 +30,8 @@ pub(crate) enum Node {
     Admin,
     /// `N/bench`
     Bench(u32),
+    /// `N/io`
+    Io(u32),
     /// `controller/events`; with `?now` it is a document.
     Events,
 }
@@ -146,6 +148,7 @@ impl Node {
             }
             [Some(nsid), Some("stats"), None, _] => Self::stats(Some(parse_nsid(nsid)?), query)?,
             [Some(nsid), Some("bench"), None, _] => Self::Bench(parse_nsid(nsid)?),
+            [Some(nsid), Some("io"), None, _] => Self::Io(parse_nsid(nsid)?),
             _ => return Err(Errno::ENOENT),
         };
         let class = match (node, query) {
@@ -177,6 +180,7 @@ impl Node {
             Self::Namespace(nsid)
             | Self::Data(nsid)
             | Self::Bench(nsid)
+            | Self::Io(nsid)
             | Self::Document(DocumentKind::IdentifyNamespace(nsid)) => Some(nsid),
             Self::PartitionDirectory(id) | Self::Partition(id) => Some(id.nsid),
             Self::Document(DocumentKind::Stats { nsid, .. }) => nsid,
@@ -287,6 +291,7 @@ mod tests {
             ("2/stats", stats(Some(2), true)),
             ("/2/stats?light", stats(Some(2), false)),
             ("2/bench", Node::Bench(2)),
+            ("2/io", Node::Io(2)),
             ("2p15", Node::Partition(part)),
             ("2p15/data", Node::Partition(part)),
             ("2p15/", Node::PartitionDirectory(part)),

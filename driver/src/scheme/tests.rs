@@ -5,6 +5,7 @@ mod data;
 mod documents;
 mod events;
 mod gate;
+mod io;
 mod partitions;
 mod quotas;
 mod rights;
@@ -96,7 +97,7 @@ impl Desk {
 
     fn open(&self, path: &str) -> HandleId {
         let flags = match path {
-            "1" | "1/data" | "1/bench" | "controller/admin" => OpenFlags::READ_WRITE,
+            "1" | "1/data" | "1/bench" | "1/io" | "controller/admin" => OpenFlags::READ_WRITE,
             _ => OpenFlags::READ,
         };
         self.open_as(path, flags, ROOT).expect(path)

@@ -117,7 +117,7 @@ fn verify(run: &Run) {
                     }
                     // What is there before the read must not look like its result.
                     Op::Read => data.as_mut_slice().fill(0xEE),
-                    Op::Flush | Op::Verify => {}
+                    Op::Flush | Op::Verify | Op::Passthrough => {}
                 }
                 let tag = out.iter().position(Option::is_none).unwrap_or(out.len());
                 if tag == out.len() {
@@ -263,6 +263,48 @@ fn data_is_what_was_written_without_a_limit_of_the_controller() {
         depth: 24,
         max_blocks: 700,
     });
+}
+
+#[test]
+fn a_clients_own_command_whose_data_do_not_fit_it_is_refused() {
+    use nvme_driver::passthrough::Passthrough;
+    use nvme_spec::command;
+
+    let rig = Rig::new("size=1MiB,lba=512,mdts=8KiB", &Config::default());
+    let answers = Answers::default();
+    let sink = answers.sink();
+    let own = |entry, len| Buffer::Passthrough(Box::new(Passthrough::new(entry, vec![1; len])));
+    let vendor = nvme_spec::SubmissionEntry {
+        opcode: 0x82,
+        ..Default::default()
+    };
+    for (buffer, wanted) in [
+        (own(command::read(1, 0, 2), 1024), Ok(())),
+        (own(command::read(1, 0, 2), 1023), Err(IoError::NotAllowed)),
+        (own(command::read(1, 0, 2), 1536), Err(IoError::NotAllowed)),
+        (
+            own(command::write(1, 0, 17, false), 17 * 512),
+            Err(IoError::NotAllowed),
+        ),
+        (own(vendor, 4096), Err(IoError::NotAllowed)),
+        (Buffer::heap(vec![0; 512]), Err(IoError::NotAllowed)),
+        (Buffer::None, Err(IoError::NotAllowed)),
+    ] {
+        let what = format!("{buffer:?}");
+        let request = Request {
+            op: Op::Passthrough,
+            nsid: 1,
+            slba: 0,
+            blocks: 0,
+            buffer,
+            arrived_ns: 0,
+            context: Answers::remote(&sink, 7),
+        };
+        rig.driver.submit(Hint::default(), request);
+        assert_eq!(answers.next().1.result, wanted, "{what}");
+    }
+    assert_eq!(rig.device.counters().io_completed(), 1);
+    assert_eq!(rig.device.counters().dma_faults, 0);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod data;
 mod documents;
 mod events;
 mod failure;
+mod io;
 mod partitions;
 mod slow;
 

@@ -1,7 +1,8 @@
 //! Partitions of the tree: when their table is read, and where they end.
 
-use nvme_spec::Status;
+use nvme_spec::{Status, command};
 use stats_proto::bench::BenchJob;
+use zerocopy::IntoBytes;
 
 use super::super::fake::namespace;
 use super::super::service::{Failure, IoError, Op};
@@ -274,6 +275,18 @@ fn whatever_may_have_changed_the_table_has_it_read_again() {
     desk.fake.complete_admin(Status::SUCCESS, 0);
     assert!(desk.one().is_some());
     expect(&desk, true, 2, "an admin command");
+
+    let io = desk.open("1/io");
+    for (entry, again) in [
+        (command::flush(1), false),
+        (command::verify(1, 0, 1), false),
+        (command::write_zeroes(1, 5000, 1), true),
+    ] {
+        desk.write(io, 0, entry.as_bytes());
+        desk.fake.answer(0, Ok(()));
+        assert!(desk.one().is_some());
+        expect(&desk, again, 2, &format!("a client's own {entry:?}"));
+    }
 
     let bench = desk.open("1/bench");
     let job = BenchJob {

@@ -41,7 +41,7 @@ fn whatever_is_listed_can_be_opened() {
             }
         }
     }
-    assert_eq!(files, 5 + 6 + 2 * 4);
+    assert_eq!(files, 5 + 6 + 2 * 5);
 }
 
 #[test]
@@ -75,14 +75,14 @@ fn namespaces_come_and_go() {
 #[test]
 fn an_unusable_namespace_shows_but_its_data_do_not_open() {
     let desk = Desk::new(&[(12, 0)]);
-    for path in ["1", "1/data", "1/bench"] {
+    for path in ["1", "1/data", "1/bench", "1/io"] {
         assert_eq!(
             desk.open_as(path, OpenFlags::READ, ROOT),
             Err(Errno::EOPNOTSUPP),
             "{path}"
         );
     }
-    assert_eq!(names(&desk, "1").len(), 4);
+    assert_eq!(names(&desk, "1").len(), 5);
     let identify = desk.open("1/identify");
     assert_eq!(desk.read_now(identify, 0, 8192), Ok(vec![1; 4096]));
     let stats = desk.open("1/stats");
@@ -125,7 +125,7 @@ fn a_user_reads_documents_and_nothing_else() {
             "{path}"
         );
     }
-    for path in ["1", "1/data", "1/bench", "controller/admin"] {
+    for path in ["1", "1/data", "1/bench", "1/io", "controller/admin"] {
         for flags in [OpenFlags::READ, OpenFlags::WRITE, OpenFlags::default()] {
             assert_eq!(desk.open_as(path, flags, USER), Err(Errno::EACCES), "{path}");
         }
@@ -216,6 +216,9 @@ fn wild() -> impl Strategy<Value = Wild> {
             "1/identify",
             "1/bench",
             "2/bench",
+            "1/io",
+            "controller/events",
+            "controller/events?now",
             "controller",
             "controller/admin",
             "controller/admin",
