@@ -41,7 +41,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use fuser::{Config, MountOption, Session, SessionACL};
+use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
 
 use super::gate::Gate;
 use super::{Scheme, lock};
@@ -81,6 +81,7 @@ impl Options {
 pub struct Mount {
     point: MountPoint,
     gate: Arc<Gate>,
+    unmounter: Mutex<SessionUnmounter>,
     session: Mutex<Option<JoinHandle<()>>>,
     ended: Mutex<Receiver<io::Result<()>>>,
 }
@@ -118,7 +119,8 @@ pub fn mount(scheme: &Arc<Scheme>, dir: &Path, options: &Options) -> Result<Moun
     config.clone_fd = true;
     let interrupts = Arc::new(Interrupts::default());
     let tree = Tree::new(Arc::clone(&gate), Arc::clone(&interrupts));
-    let session = Session::new(tree, point.dir(), &config).map_err(failed)?;
+    let mut session = Session::new(tree, point.dir(), &config).map_err(failed)?;
+    let unmounter = Mutex::new(session.unmount_callable());
     let watched = Arc::clone(&gate);
     // It ends with the session, which has the tree.
     std::thread::Builder::new()
@@ -136,6 +138,7 @@ pub fn mount(scheme: &Arc<Scheme>, dir: &Path, options: &Options) -> Result<Moun
     Ok(Mount {
         point,
         gate,
+        unmounter,
         session: Mutex::new(Some(session)),
         ended: Mutex::new(ended),
     })
@@ -169,6 +172,14 @@ impl Mount {
     /// # Errors
     /// What the system call failed with.
     pub fn detach(&self) -> io::Result<()> {
+        if !self.point.is_ours()? {
+            return Ok(());
+        }
+        // The library's way first, whether or not it works: otherwise it would unmount once more when the session ends,
+        // and by then the directory may be another daemon's.
+        if let Err(error) = lock(&self.unmounter).unmount() {
+            log::debug!("{}: {error}", self.dir().display());
+        }
         self.point.detach()
     }
 

@@ -137,12 +137,17 @@ impl MountPoint {
         format!("{SOURCE}{}", std::process::id())
     }
 
+    /// Whether this process's mount is the uppermost here.
+    pub(super) fn is_ours(&self) -> io::Result<bool> {
+        Ok(top_mount(&self.dir)?.is_some_and(|mount| mount.source == Self::source()))
+    }
+
     /// Takes the mount away at once, if it is there and ours. Files that are open stay open until this process ends.
     pub(super) fn detach(&self) -> io::Result<()> {
-        match top_mount(&self.dir)? {
-            Some(mount) if mount.source == Self::source() => detach(&self.dir),
-            _ => Ok(()),
+        if self.is_ours()? {
+            detach(&self.dir)?;
         }
+        Ok(())
     }
 }
 
