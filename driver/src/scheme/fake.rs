@@ -24,6 +24,8 @@ pub(super) struct Fake {
     disks: Mutex<Vec<Vec<u8>>>,
     out: Mutex<Vec<Request<Remote>>>,
     admin_out: Mutex<Vec<AdminRequest>>,
+    /// The namespaces are not those of the beginning any more.
+    changed: AtomicBool,
     /// Every request is refused at once with `Busy`.
     pub(super) busy: AtomicBool,
     /// Grows by one with each snapshot of the statistics.
@@ -75,6 +77,7 @@ impl Fake {
             ),
             out: Mutex::default(),
             admin_out: Mutex::default(),
+            changed: AtomicBool::new(false),
             busy: AtomicBool::new(false),
             snapshots: AtomicU64::new(0),
             benchmarks: Mutex::default(),
@@ -101,6 +104,7 @@ impl Fake {
             disks[number - 1].resize(size, 0);
         }
         drop(disks);
+        self.changed.store(true, Ordering::Relaxed);
         *lock(&self.namespaces) = namespaces.into();
     }
 
@@ -131,11 +135,12 @@ impl Fake {
             let which = which % out.len();
             out.remove(which)
         };
-        if request.op == Op::Passthrough {
+        let result = if request.op == Op::Passthrough {
             answer_passthrough(&mut request, result);
-        } else if result.is_ok() {
-            self.perform(&mut request);
-        }
+            result
+        } else {
+            result.and_then(|()| self.perform(&mut request))
+        };
         finish(request, result);
         true
     }
@@ -144,26 +149,28 @@ impl Fake {
         while self.complete(0) {}
     }
 
-    fn perform(&self, request: &mut Request<Remote>) {
+    /// Does it, unless the namespaces were changed and it is not possible any more.
+    fn perform(&self, request: &mut Request<Remote>) -> Result<(), IoError> {
         let namespaces = self.namespaces();
-        let namespace = namespaces
-            .iter()
-            .find(|namespace| namespace.nsid == request.nsid)
-            .expect("the namespace");
+        let namespace = find(&namespaces, request.nsid).ok_or(IoError::NoNamespace)?;
         let start = (request.slba << namespace.lba_shift) as usize;
         let bytes = start..start + (request.blocks << namespace.lba_shift) as usize;
         let mut disks = lock(&self.disks);
-        let disk = &mut disks[request.nsid as usize - 1];
+        let disk = disks[request.nsid as usize - 1].get_mut(bytes.clone());
+        let disk = disk.ok_or(IoError::OutOfRange)?;
+        let buffered = |buffer: &Buffer| buffer.as_slice().len() >= bytes.len();
+        if request.op.has_data() && !buffered(&request.buffer) {
+            return Err(IoError::BufferTooSmall);
+        }
         match request.op {
-            Op::Read => request.buffer.as_mut_slice()[..bytes.len()].copy_from_slice(&disk[bytes]),
-            Op::Write { .. } => {
-                disk[bytes.clone()].copy_from_slice(&request.buffer.as_slice()[..bytes.len()])
-            }
-            Op::WriteZeroes { .. } => disk[bytes].fill(0),
+            Op::Read => request.buffer.as_mut_slice()[..bytes.len()].copy_from_slice(disk),
+            Op::Write { .. } => disk.copy_from_slice(&request.buffer.as_slice()[..bytes.len()]),
+            Op::WriteZeroes { .. } => disk.fill(0),
             // Anything may be read there now.
-            Op::Deallocate => disk[bytes].fill(0xDD),
+            Op::Deallocate => disk.fill(0xDD),
             _ => {}
         }
+        Ok(())
     }
 
     /// The admin commands that are out.
@@ -197,6 +204,11 @@ impl Fake {
         drop(lock(&self.admin_out).remove(0));
     }
 
+    /// Those that were started, whether they have ended or not.
+    pub(super) fn benchmarks(&self) -> Vec<Benchmark> {
+        lock(&self.benchmarks).clone()
+    }
+
     pub(super) fn benchmark(&self, which: usize) -> Benchmark {
         lock(&self.benchmarks)[which].clone()
     }
@@ -216,6 +228,10 @@ fn answer_passthrough(request: &mut Request<Remote>, result: Result<(), IoError>
     if command.entry.opcode == NvmOpcode::READ.0 && status.is_success() {
         command.data.fill(9);
     }
+}
+
+fn find(namespaces: &[Namespace], nsid: u32) -> Option<&Namespace> {
+    namespaces.iter().find(|namespace| namespace.nsid == nsid)
 }
 
 fn finish(request: Request<Remote>, result: Result<(), IoError>) {
@@ -255,20 +271,18 @@ impl BlockService for Arc<Fake> {
         if self.busy.load(Ordering::Relaxed) {
             return finish(request, Err(IoError::Busy));
         }
-        if let Some(namespace) = self
-            .namespaces()
-            .iter()
-            .find(|namespace| namespace.nsid == request.nsid)
+        let namespaces = self.namespaces();
+        // What a client sends itself is the controller's to judge.
+        if request.op != Op::Passthrough
+            && let Some(namespace) = find(&namespaces, request.nsid)
         {
-            // What a client sends itself is the controller's to judge.
-            assert!(
-                request.op == Op::Passthrough || request.slba + request.blocks <= namespace.blocks,
-                "beyond the end"
-            );
-            if !matches!(request.op, Op::Flush | Op::Passthrough) {
+            // Once the namespaces were changed, what has begun before may go beyond the end of what is there now.
+            let inside = request.slba + request.blocks <= namespace.blocks;
+            assert!(inside || self.changed.load(Ordering::Relaxed), "beyond the end");
+            if request.op != Op::Flush {
                 assert!(request.blocks > 0);
             }
-            if matches!(request.op, Op::Read | Op::Write { .. }) {
+            if matches!(request.op, Op::Read | Op::Write { .. }) && !self.changed.load(Ordering::Relaxed) {
                 assert!(request.buffer.as_slice().len() as u64 >= request.blocks << namespace.lba_shift);
             }
         }

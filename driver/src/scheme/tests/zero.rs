@@ -173,15 +173,15 @@ fn only_a_block_device_that_is_open_to_write_is_zeroed() {
 #[test]
 fn a_write_into_a_range_that_is_being_zeroed_waits() {
     let (desk, handle) = desk(all());
-    // Its first block is changed in part, so nobody else may write there.
+    // Its last block is changed in part, so nobody else may write there, not even the whole of it.
     zero(&desk, handle, 1, 4 * 4096, false);
-    desk.write(handle, 8192, &[9; 10]);
+    desk.write(handle, 4 * 4096, &[9; 4096]);
     assert_eq!(desk.fake.out(), 1);
     desk.fake.complete_all();
     assert_eq!(desk.take().len(), 2);
     let mut wanted = vec![7; SIZE];
-    wanted[1..=4 * 4096].fill(0);
-    wanted[8192..8202].fill(9);
+    wanted[1..4 * 4096].fill(0);
+    wanted[4 * 4096..5 * 4096].fill(9);
     assert_eq!(desk.fake.disk(1), wanted);
 }
 
