@@ -56,7 +56,7 @@ use crate::dma::arena::Arena;
 use crate::dma::pages::{Chain, PagePool};
 use crate::error::IoError;
 use crate::namespace::Namespace;
-use crate::passthrough::shape;
+use crate::passthrough::{counted_bytes, shape};
 use crate::queue::{Accounting, Completed, NEVER, QueuePair};
 use crate::recorder::{Record, Recorder};
 use crate::request::{Finished, Op, Request};
@@ -307,6 +307,7 @@ impl<T> IoQueue<T> {
         Ok(())
     }
 
+    #[inline]
     fn check(&self, request: &Request<T>) -> Result<usize, IoError> {
         let namespace = self
             .namespaces
@@ -574,7 +575,7 @@ impl<T> IoQueue<T> {
         }
         let bytes = match request.op {
             Op::Flush => 0,
-            Op::Passthrough => shape(&entry, namespace.lba_shift).map_or(0, |shape| shape.counted_bytes),
+            Op::Passthrough => counted_bytes(&entry, namespace.lba_shift),
             _ => part.len as u64,
         };
         let accounting = Accounting {

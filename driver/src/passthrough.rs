@@ -37,7 +37,7 @@ pub(crate) struct Shape {
     /// How much there is of it.
     pub(crate) data_bytes: u64,
     /// What it is counted with.
-    pub(crate) counted_bytes: u64,
+    counted_bytes: u64,
     /// Whether blocks may be others afterwards.
     pub(crate) changes_blocks: bool,
 }
@@ -77,6 +77,12 @@ pub(crate) fn shape(entry: &SubmissionEntry, lba_shift: u32) -> Option<Shape> {
             NvmOpcode::FLUSH | NvmOpcode::READ | NvmOpcode::COMPARE | NvmOpcode::VERIFY
         ),
     })
+}
+
+/// The bytes that such a command is counted with. Beside the way of the others, which are many.
+#[cold]
+pub(crate) fn counted_bytes(entry: &SubmissionEntry, lba_shift: u32) -> u64 {
+    shape(entry, lba_shift).map_or(0, |shape| shape.counted_bytes)
 }
 
 #[cfg(test)]

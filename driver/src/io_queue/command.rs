@@ -125,6 +125,7 @@ pub(super) fn attach_data<T>(
 }
 
 /// Gives the device pages of the queue's own for the part's data, filled from `from` if it is to read them.
+#[inline(never)]
 fn attach_copied(
     pool: &mut PagePool,
     page_bytes: usize,
@@ -156,6 +157,7 @@ fn attach_copied(
 }
 
 /// Puts the client's own command in place of `entry`.
+#[cold]
 pub(super) fn attach_passthrough<T>(
     pool: &mut PagePool,
     limits: &Limits,
