@@ -42,7 +42,7 @@ pub(crate) struct Inner {
     pub(crate) mode: PollingMode,
     pub(crate) instance_id: String,
     pub(crate) started_ns: u64,
-    recorder: Arc<Recorder>,
+    pub(crate) recorder: Arc<Recorder>,
     events: Arc<EventLog>,
     shutdown_begun: AtomicBool,
     arena: Arena,

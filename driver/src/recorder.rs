@@ -79,6 +79,11 @@ impl Recorder {
         }
     }
 
+    /// How many commands it was given, kept or not.
+    pub(crate) fn recorded(&self) -> u64 {
+        self.next.load(Ordering::Relaxed)
+    }
+
     /// What is kept, oldest first.
     pub(crate) fn commands(&self) -> Vec<SlowCommand> {
         let mut kept: Vec<(u64, Record)> = self.places.iter().filter_map(|place| *lock(place)).collect();

@@ -174,7 +174,7 @@ pub struct Scheme {
     handles: Handles,
     volumes: Arc<Volumes>,
     owners: Owners,
-    clients: Clients,
+    clients: Arc<Clients>,
 }
 
 impl Scheme {
@@ -191,7 +191,7 @@ impl Scheme {
             volumes: Arc::new(Volumes::new(Arc::clone(&service))),
             handles: Handles::new(MAX_HANDLES),
             owners: Owners::new(block_devices),
-            clients: Clients::new(),
+            clients: Arc::new(Clients::new()),
             service,
         })
     }
@@ -319,7 +319,7 @@ impl Scheme {
                 client: Arc::clone(&by),
                 partition,
             };
-            let make = |id| Handle::new(id, opening, &scheme.service, &scheme.volumes);
+            let make = |id| Handle::new(id, opening, &scheme.service, &scheme.volumes, &scheme.clients);
             scheme.handles.insert(&by, make).map(Reply::Opened)
         });
     }

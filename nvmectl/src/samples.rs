@@ -51,7 +51,7 @@ pub fn stats(reads: u64, at_s: u64) -> StatsDocument {
     };
     StatsDocument {
         schema: Default::default(),
-        version: Version::CURRENT,
+        version: Version::STATS,
         driver: DriverInfo {
             name: "nvme-driver".into(),
             version: "0.1.0".into(),
@@ -109,6 +109,8 @@ pub fn stats(reads: u64, at_s: u64) -> StatsDocument {
             )])),
         }],
         events: Events::default(),
+        clients: None,
+        slow_commands: None,
     }
 }
 

@@ -9,8 +9,9 @@ use crate::bench::{
 };
 use crate::hist::{BUCKETS, Histogram, MAX_VALUE, Unit, index_of};
 use crate::stats::{
-    ControllerInfo, DriverInfo, Events, Health, NamespaceOpStats, NamespaceStats, OpStats, QueueCounters,
-    QueueKind, QueueMode, QueueStats, Rejected, SnapshotInfo, StatsDocument, StatsSchema, Time,
+    ClientCounts, Clients, ControllerInfo, DriverInfo, Events, Health, NamespaceOpStats, NamespaceStats,
+    OpStats, QueueCounters, QueueKind, QueueMode, QueueStats, Rejected, SnapshotInfo, StatsDocument,
+    StatsSchema, Time,
 };
 
 /// A histogram of `values`.
@@ -126,7 +127,7 @@ fn op_stats(commands: Vec<Command>) -> OpStats {
 pub fn document_of(monotonic_ns: u64, queues: Vec<QueueStats>) -> StatsDocument {
     StatsDocument {
         schema: StatsSchema::NvmeStats,
-        version: Version::CURRENT,
+        version: Version::STATS,
         driver: DriverInfo {
             name: "nvme-driver".to_owned(),
             version: "0.1.0".to_owned(),
@@ -180,6 +181,19 @@ pub fn document_of(monotonic_ns: u64, queues: Vec<QueueStats>) -> StatsDocument 
             last_reset_monotonic_ns: Some(77),
             aer_by_type: BTreeMap::from([("notice".to_owned(), 2)]),
         },
+        clients: Some(Clients {
+            root: ClientCounts {
+                handles: 2,
+                calls: 64,
+                bytes: 1 << 60,
+                refused: 0,
+            },
+            others: ClientCounts {
+                refused: 5,
+                ..ClientCounts::default()
+            },
+        }),
+        slow_commands: Some(3),
     }
 }
 

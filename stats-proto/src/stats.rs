@@ -82,6 +82,40 @@ pub struct StatsDocument {
     pub namespaces: Vec<NamespaceStats>,
     /// What happened to the controller.
     pub events: Events,
+    /// What the clients of the tree hold now; `null` where the document was not read from a tree, and from a driver
+    /// that writes 1.0.
+    #[serde(default)]
+    pub clients: Option<Clients>,
+    /// Commands that were slow, failed or never answered, as `controller/slow` counts them; `null` from a driver
+    /// that writes 1.0.
+    #[serde(with = "big_u64_option", default)]
+    pub slow_commands: Option<u64>,
+}
+
+/// Those who use the tree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clients {
+    /// uid 0.
+    pub root: ClientCounts,
+    /// All others together.
+    pub others: ClientCounts,
+}
+
+/// What clients hold now, and how often they were refused more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientCounts {
+    /// Open handles.
+    #[serde(with = "big_u64")]
+    pub handles: u64,
+    /// Calls that have not been answered, the one that reads this document among them.
+    #[serde(with = "big_u64")]
+    pub calls: u64,
+    /// Bytes of reads and writes that have not been answered.
+    #[serde(with = "big_u64")]
+    pub bytes: u64,
+    /// Opens and calls that were refused because a quota was used up.
+    #[serde(with = "big_u64")]
+    pub refused: u64,
 }
 
 /// The program that wrote a document.

@@ -28,8 +28,10 @@ pub enum VersionError {
 impl Version {
     /// The only major version there is.
     pub const MAJOR: u16 = 1;
-    /// What this crate writes.
+    /// What this crate writes, but for the statistics.
     pub const CURRENT: Self = Self { minor: 0 };
+    /// Of the statistics that this crate writes: 1.1 has what clients hold, and how many commands were slow.
+    pub const STATS: Self = Self { minor: 1 };
 }
 
 impl Default for Version {

@@ -9,6 +9,7 @@ use stats_proto::slow::SlowCommand;
 
 use super::path::{DocumentKind, LogPage};
 use super::pending::{Pending, WaitingRead};
+use super::quota::Clients;
 use super::service::{AdminAnswer, AdminData, AdminFinished, AdminRequest, BlockService, Identity, IoError};
 use super::{Errno, lock};
 
@@ -22,6 +23,7 @@ const IDENTIFY_BYTES: u64 = 4096;
 pub(crate) struct Document {
     kind: DocumentKind,
     service: Arc<dyn BlockService>,
+    clients: Arc<Clients>,
     state: Mutex<State>,
 }
 
@@ -33,10 +35,15 @@ struct State {
 }
 
 impl Document {
-    pub(crate) fn new(kind: DocumentKind, service: Arc<dyn BlockService>) -> Arc<Self> {
+    pub(crate) fn new(
+        kind: DocumentKind,
+        service: Arc<dyn BlockService>,
+        clients: Arc<Clients>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             kind,
             service,
+            clients,
             state: Mutex::new(State {
                 snapshot: None,
                 rendering: None,
@@ -97,6 +104,7 @@ impl Document {
             }
             DocumentKind::Stats { nsid, histograms } => {
                 let mut stats = self.service.stats(histograms);
+                stats.clients = Some(self.clients.counts());
                 if let Some(nsid) = nsid {
                     stats.namespaces.retain(|namespace| namespace.nsid == nsid);
                 }

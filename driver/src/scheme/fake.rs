@@ -303,7 +303,7 @@ impl BlockService for Arc<Fake> {
         });
         StatsDocument {
             schema: Default::default(),
-            version: Default::default(),
+            version: stats_proto::Version::STATS,
             driver: DriverInfo {
                 name: "fake".into(),
                 version: "0".into(),
@@ -345,6 +345,8 @@ impl BlockService for Arc<Fake> {
             queues: vec![],
             namespaces: namespaces.collect(),
             events: Events::default(),
+            clients: None,
+            slow_commands: None,
         }
     }
 

@@ -14,7 +14,7 @@ use super::io::IoFile;
 use super::partitions::Partition;
 use super::path::Node;
 use super::pending::Pending;
-use super::quota::{Client, HandleCharge};
+use super::quota::{Client, Clients, HandleCharge};
 use super::service::{BlockService, Class};
 use super::{Errno, HandleId, NodeKind, Stat};
 
@@ -148,6 +148,7 @@ impl Handle {
         opening: Opening,
         service: &Arc<dyn BlockService>,
         volumes: &Arc<Volumes>,
+        clients: &Arc<Clients>,
     ) -> Result<Self, Errno> {
         let Opening {
             node,
@@ -161,7 +162,9 @@ impl Handle {
             Node::Root | Node::Controller | Node::Logs | Node::Namespace(_) | Node::PartitionDirectory(_) => {
                 File::Directory
             }
-            Node::Document(kind) => File::Document(Document::new(kind, Arc::clone(service))),
+            Node::Document(kind) => {
+                File::Document(Document::new(kind, Arc::clone(service), Arc::clone(clients)))
+            }
             Node::Data(nsid) => File::Data(data(nsid)?),
             Node::Partition(id) => File::Data(data(id.nsid)?),
             Node::Admin => File::Admin(AdminFile::new(

@@ -3,8 +3,10 @@
 //! A process can fork, a user cannot: so the client is the user.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+
+use stats_proto::stats::ClientCounts;
 
 use super::data::MAX_TRANSFER_BYTES;
 use super::{Errno, MAX_HANDLES, lock};
@@ -56,6 +58,8 @@ struct Account {
     handles: AtomicUsize,
     calls: AtomicUsize,
     bytes: AtomicUsize,
+    /// How often one asked for more than its quota or, of all users, than that of all.
+    refused: AtomicU64,
 }
 
 impl Account {
@@ -65,6 +69,17 @@ impl Account {
             handles: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    fn counts(&self) -> ClientCounts {
+        let now = |taken: &AtomicUsize| taken.load(Ordering::Relaxed) as u64;
+        ClientCounts {
+            handles: now(&self.handles),
+            calls: now(&self.calls),
+            bytes: now(&self.bytes),
+            refused: self.refused.load(Ordering::Relaxed),
         }
     }
 }
@@ -155,6 +170,14 @@ impl Clients {
         Arc::clone(&self.lookups)
     }
 
+    /// For the statistics. Lookups are in neither.
+    pub(crate) fn counts(&self) -> stats_proto::stats::Clients {
+        stats_proto::stats::Clients {
+            root: self.root.own.counts(),
+            others: self.users.counts(),
+        }
+    }
+
     /// Calls that have not been answered, of all.
     pub(crate) fn calls(&self) -> usize {
         let accounts = [&self.users, &self.root.own, &self.lookups.own];
@@ -186,6 +209,16 @@ impl Client {
     /// # Errors
     /// `EAGAIN` if too much is out already.
     pub(crate) fn charge_call(self: &Arc<Self>, bytes: usize) -> Result<CallCharge, Errno> {
+        self.try_charge_call(bytes).inspect_err(|_| self.refuse())
+    }
+
+    /// Counts it where the documents show it.
+    fn refuse(&self) {
+        let account = self.all.as_deref().unwrap_or(&self.own);
+        account.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn try_charge_call(self: &Arc<Self>, bytes: usize) -> Result<CallCharge, Errno> {
         // More is not moved, and a call must be possible where nothing else is out.
         let bytes = bytes.min(MAX_TRANSFER_BYTES);
         // Each is given back by the drop of what was taken before, if the next one fails.
@@ -220,6 +253,10 @@ impl Client {
     /// # Errors
     /// `EMFILE` if the client has too many, `ENFILE` if all together have.
     pub(crate) fn charge_handle(self: &Arc<Self>) -> Result<HandleCharge, Errno> {
+        self.try_charge_handle().inspect_err(|_| self.refuse())
+    }
+
+    fn try_charge_handle(self: &Arc<Self>) -> Result<HandleCharge, Errno> {
         if !take(&self.own.handles, 1, self.own.quota.handles) {
             return Err(Errno::EMFILE);
         }
@@ -302,6 +339,11 @@ mod tests {
         assert_eq!(root.len(), 1024);
         drop(first);
         assert!(clients.of_uid(3).charge_call(MAX_TRANSFER_BYTES).is_ok());
+        let counts = clients.counts();
+        assert_eq!((counts.root.calls, counts.root.bytes), (1024, 1 << 30));
+        assert_eq!((counts.others.calls, counts.others.bytes), (256, 256 << 20));
+        // Each of the three who took all they could was told once, and the third user besides.
+        assert_eq!((counts.root.refused, counts.others.refused), (1, 3));
         drop((second, root));
         assert!(clients.are_idle());
     }

@@ -72,7 +72,7 @@ pub(crate) fn render(driver: &Inner, histograms: bool) -> StatsDocument {
     let failure = driver.admin.shared.failure();
     StatsDocument {
         schema: StatsSchema::NvmeStats,
-        version: Version::CURRENT,
+        version: Version::STATS,
         driver: DriverInfo {
             name: "nvme-driver".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -131,6 +131,9 @@ pub(crate) fn render(driver: &Inner, histograms: bool) -> StatsDocument {
             last_reset_monotonic_ns: None,
             aer_by_type: Default::default(),
         },
+        // The tree's business, which fills it in.
+        clients: None,
+        slow_commands: Some(driver.recorder.recorded()),
     }
 }
 

@@ -69,6 +69,8 @@ fn sixty_four_reads_are_on_the_device_at_once_and_a_document_does_not_wait_for_t
             .filter(|queue| queue.qid != 0)
             .filter_map(|queue| queue.counters.as_ref().map(|counters| counters.inflight))
             .sum();
+        let clients = stats.clients.expect("it is read from a tree").root;
+        assert_eq!(clients.calls, CLIENTS + 1, "the reads, and that of the document");
         if cfg!(feature = "performance-counters") {
             assert_eq!(inflight, CLIENTS, "{text:?} {:?}", driver.device().counters());
         }
