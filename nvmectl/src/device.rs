@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::Error;
+use crate::snapshot;
 use crate::tree::{Errno, Operation, Tree, TreeError};
 
 /// A device as the command line names it: `[SCHEME:]NAME`.
@@ -88,21 +89,20 @@ fn parse_nsid(text: &str) -> Option<u32> {
     text.parse().ok().filter(|&nsid| plain && nsid != u32::MAX)
 }
 
-/// The namespaces of a tree, ascending.
+/// The namespaces of a tree, ascending; from its statistics, which are there at once whatever the device does.
 ///
 /// # Errors
-/// What listing the tree's root gives.
+/// What reading the statistics gives.
 pub fn namespaces(tree: &dyn Tree) -> Result<Vec<u32>, Error> {
-    let mut found: Vec<u32> = tree
-        .list("")?
-        .iter()
-        .filter_map(|name| parse_nsid(name))
-        .collect();
+    let stats = snapshot::read_light(tree)?;
+    let mut found: Vec<u32> = stats.namespaces.iter().map(|namespace| namespace.nsid).collect();
     found.sort_unstable();
+    found.dedup();
     Ok(found)
 }
 
-/// The partitions of a tree, as (namespace, partition), ascending.
+/// The partitions of a tree, as (namespace, partition), ascending. The driver may have to read partition tables from the
+/// device for it: only for those who want to know the partitions.
 ///
 /// # Errors
 /// What listing the tree's root gives.
@@ -233,15 +233,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::samples;
     use crate::tree::fake::FakeTree;
 
     fn tree(nsids: &[u32]) -> FakeTree {
-        nsids
-            .iter()
-            .fold(FakeTree::new().file("controller/stats", b"{}"), |tree, nsid| {
-                tree.file(&format!("{nsid}/stats"), b"{}")
-                    .file(&format!("{nsid}p1/data"), b"")
-            })
+        FakeTree::new()
+            .file("controller/stats?light", &samples::stats_of(nsids))
+            .unlistable()
     }
 
     #[test]
@@ -298,6 +296,7 @@ mod tests {
             2
         );
         assert_eq!(namespaces(&tree(&[1, 10, 2])).unwrap(), [1, 2, 10]);
+        check(&tree(&[1, 2]), Some(DeviceName::Namespace(2))).unwrap();
 
         let several = one_namespace(&tree(&[1, 2, 3]), None, "bench").unwrap_err();
         assert_eq!(several.exit_code(), 2);

@@ -1,11 +1,14 @@
-//! `list`: the controller and its namespaces, without sending the device a command.
+//! `list`: the controller, its namespaces and their partitions.
 //!
-//! All it needs is in the statistics and in the Identify structures that the driver keeps, so that a dead device is
-//! listed too, and no device's error log grows by being looked at.
+//! What it says of the first two is in the statistics and in the Identify structures that the driver keeps, so that no
+//! device's error log grows by being looked at. For the partitions alone the driver may have to read their tables from
+//! the device, where it has not or where they were written since: this is the one command without a device's work in it
+//! that a device which hangs holds up, until the driver gives the reads up.
 
 use nvme_spec::identify::IdentifyNamespace;
 use serde::Serialize;
 use stats_proto::big_int::big_u64_option;
+use stats_proto::stats::StatsDocument;
 
 use crate::args::Format;
 use crate::device::{self, DeviceName};
@@ -75,9 +78,14 @@ struct Partition {
 
 impl ListDocument {
     fn read(tree: &dyn Tree, asked: Option<DeviceName>) -> Result<Self, Error> {
-        let stats = snapshot::read_light(tree)?.controller;
-        let namespaces = device::namespaces(tree)?
+        let StatsDocument {
+            controller: stats,
+            namespaces,
+            ..
+        } = snapshot::read_light(tree)?;
+        let namespaces = namespaces
             .into_iter()
+            .map(|namespace| namespace.nsid)
             .filter(|nsid| match asked {
                 Some(DeviceName::Namespace(asked) | DeviceName::Partition(asked, _)) => asked == *nsid,
                 Some(DeviceName::Controller) | None => true,
@@ -227,9 +235,8 @@ mod tests {
         identify.nsze.set(262_144);
         identify.nuse.set(256);
         identify.lbaf[0] = LbaFormat::new(12, 8);
-        let stats = serde_json::to_vec(&samples::stats(0, 10)).unwrap();
         FakeTree::new()
-            .file("controller/stats?light", &stats)
+            .file("controller/stats?light", &samples::stats_of(&[1, 2]))
             .file("1/identify", identify.as_bytes())
             .failing_file("2/identify", crate::tree::Errno::EIO)
             .file("1p1/data", &[0; 4096])
@@ -274,8 +281,7 @@ mod tests {
 
     #[test]
     fn no_namespace_is_said() {
-        let stats = serde_json::to_vec(&samples::stats(0, 10)).unwrap();
-        let tree = FakeTree::new().file("controller/stats?light", &stats);
+        let tree = FakeTree::new().file("controller/stats?light", &samples::stats_of(&[]));
         let mut out = Vec::new();
         run(
             &tree,

@@ -114,6 +114,20 @@ pub fn stats(reads: u64, at_s: u64) -> StatsDocument {
     }
 }
 
+/// The same of a controller that has these namespaces, as the bytes of a document.
+pub fn stats_of(nsids: &[u32]) -> Vec<u8> {
+    let mut document = stats(0, 10);
+    let namespace = document.namespaces.remove(0);
+    document.namespaces = nsids
+        .iter()
+        .map(|&nsid| NamespaceStats {
+            nsid,
+            ..namespace.clone()
+        })
+        .collect();
+    serde_json::to_vec(&document).unwrap()
+}
+
 /// A minute of random reads by `jobs` jobs, some of which failed.
 pub fn bench_result(jobs: u32, job: BenchJob) -> BenchResult {
     let elapsed_ns = 10_000_000_000;

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use common::daemon::Daemon;
 use common::{Folder, run};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -320,65 +321,11 @@ fn a_driver_that_goes_away_and_comes_back() {
     session.ended("0");
 }
 
-/// A daemon that is killed at the end, and its mount taken away.
-struct Daemon {
-    child: std::process::Child,
-    mount: PathBuf,
-}
-
-impl Daemon {
-    /// None where the daemon was not built beside `nvmectl`, or cannot mount anything here.
-    fn start(mount: &std::path::Path) -> Option<Self> {
-        let program = PathBuf::from(env!("CARGO_BIN_EXE_nvmectl")).with_file_name("nvme-driver");
-        let is_possible =
-            program.exists() && PathBuf::from("/dev/fuse").exists() && rustix::process::geteuid().is_root();
-        if !is_possible {
-            assert!(
-                std::env::var_os("NVME_TEST_REQUIRE").is_none_or(|value| value != "all"),
-                "nvme-driver, /dev/fuse or root is missing"
-            );
-            println!("left out: there is no nvme-driver, no /dev/fuse, or this is not root");
-            return None;
-        }
-        let mut command = Command::new(program);
-        command.args(["--device", "emulated:size=1MiB", "--mount"]);
-        command.arg(mount);
-        command.stdin(std::process::Stdio::null());
-        command.stdout(std::process::Stdio::null());
-        command.stderr(std::process::Stdio::null());
-        Some(Self {
-            child: command.spawn().unwrap(),
-            mount: mount.to_owned(),
-        })
-    }
-
-    fn wait_until_it_serves(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        while !self.mount.join("controller/stats").exists() {
-            assert!(Instant::now() < deadline, "the daemon does not serve");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn kill(&mut self) {
-        // Ended already is as well.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        self.kill();
-        let _ = Command::new("umount").arg("-l").arg(&self.mount).output();
-    }
-}
-
 #[test]
 fn a_daemon_that_is_killed_and_started_again() {
     let folder = Folder::new("mounts");
     let mount = folder.path().join("nvme");
-    let Some(mut daemon) = Daemon::start(&mount) else {
+    let Some(mut daemon) = Daemon::start(&mount, "size=1MiB") else {
         return;
     };
     daemon.wait_until_it_serves();
@@ -402,7 +349,7 @@ fn a_daemon_that_is_killed_and_started_again() {
         said.contains("the driver that served") && said.contains("start nvme-driver again"),
         "{said}"
     );
-    let _successor = Daemon::start(&mount);
+    let _successor = Daemon::start(&mount, "size=1MiB");
     session.wait_for("nvme   ready");
     session.keys(&["q"]);
     session.ended("0");

@@ -49,8 +49,8 @@ impl Tree for Series {
         FakeTree::new().file(path, &bytes(&document)).open(path, access)
     }
 
-    fn list(&self, _path: &str) -> Result<Vec<String>, TreeError> {
-        Ok(vec!["controller".to_owned(), "1".to_owned()])
+    fn list(&self, path: &str) -> Result<Vec<String>, TreeError> {
+        Err(TreeError::new(Operation::List, path, Errno::ETIMEDOUT))
     }
 }
 
@@ -150,7 +150,10 @@ fn namespace_and_light_choose_the_path() {
         light: true,
         watch: None,
     };
-    let tree = FakeTree::new().file("1/stats?light", &bytes(&samples::stats(5, 10)));
+    let tree = FakeTree::new()
+        .file("1/stats?light", &bytes(&samples::stats(5, 10)))
+        .file("controller/stats?light", &samples::stats_of(&[1]))
+        .unlistable();
     assert!(printed(&stats, &tree, Format::Table).is_ok());
     let missing = printed(
         &Stats {

@@ -20,6 +20,7 @@ pub struct FakeTree {
     written: Rc<RefCell<BTreeMap<String, Vec<u8>>>>,
     piece_bytes: Option<usize>,
     interrupts: bool,
+    unlistable: bool,
 }
 
 impl FakeTree {
@@ -57,6 +58,12 @@ impl FakeTree {
         self
     }
 
+    /// No directory can be listed, as where the driver has to ask a device for it that does not answer.
+    pub fn unlistable(mut self) -> Self {
+        self.unlistable = true;
+        self
+    }
+
     /// What was written to the file at `path`, by all who opened it.
     pub fn written(&self, path: &str) -> Vec<u8> {
         self.written.borrow().get(path).cloned().unwrap_or_default()
@@ -90,6 +97,9 @@ impl Tree for FakeTree {
     }
 
     fn list(&self, path: &str) -> Result<Vec<String>, TreeError> {
+        if self.unlistable {
+            return Err(TreeError::new(Operation::List, path, Errno::ETIMEDOUT));
+        }
         let prefix = if path.is_empty() {
             String::new()
         } else {

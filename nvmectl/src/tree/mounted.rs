@@ -21,12 +21,19 @@ impl MountedTree {
     /// The [`io::Error`] of looking at `root`; [`io::ErrorKind::NotFound`] also when it is a folder without a
     /// controller, such as a mount point that nothing is mounted on.
     pub fn new(root: PathBuf, scheme: &str) -> Result<Self, io::Error> {
-        let mut entries = fs::read_dir(&root)?;
-        let has_controller = entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() == "controller"));
+        // Looked at and not listed: to list a tree, its driver reads the partition tables, and a device that hangs
+        // would then be in the way of everything that is asked about it. The root comes first, so that a driver that
+        // has ended is told from one that never was.
+        fs::metadata(&root)?;
+        let has_controller = match fs::metadata(root.join("controller")) {
+            Ok(metadata) => metadata.is_dir(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
         if !has_controller {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,
-                "it has no entry \"controller\"",
+                "it has no folder \"controller\"",
             ));
         }
         let scheme = scheme.to_owned();

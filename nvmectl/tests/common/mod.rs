@@ -1,6 +1,9 @@
 //! Running `nvmectl` as a user does, in an environment without settings of the machine's own.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+#[cfg(target_os = "linux")]
+pub mod daemon;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
