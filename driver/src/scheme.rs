@@ -66,7 +66,8 @@
 //! | `N/bench` | 0600 | uid 0: it loads the disk, and may overwrite it |
 //!
 //! Mode, owner and group of a block device are uid 0's to change ([`Call::Permit`]) and kept for the life of
-//! the scheme; those of all else are fixed.
+//! the scheme; those of all else are fixed. What is made of a partition's rights holds while its number means
+//! the same blocks: a partition that is put elsewhere begins as all do.
 //!
 //! # Quotas
 //! | | handles | calls that are out | bytes of those calls |
@@ -227,7 +228,9 @@ impl Scheme {
             Call::Permit { path, caller, change } => {
                 let client = self.clients.of_uid(caller.uid);
                 self.find(&path, false, &client, pending, move |scheme, found| {
-                    scheme.owners.change(found.node, &caller, change)?;
+                    scheme
+                        .owners
+                        .change(found.node, found.partition, &caller, change)?;
                     scheme.stat(found.node, found.partition).map(Reply::Stat)
                 });
             }
@@ -311,7 +314,7 @@ impl Scheme {
                 class,
                 partition,
             } = found;
-            scheme.owners.check(node, flags, &caller)?;
+            scheme.owners.check(node, partition, flags, &caller)?;
             let opening = Opening {
                 node,
                 class,
@@ -359,7 +362,10 @@ impl Scheme {
         let scheme = Arc::clone(self);
         let with_table = move |table: Result<Arc<Table>, Errno>| {
             let partition = table.and_then(|table| table.get(id.number).ok_or(Errno::ENOENT));
-            let reply = partition.and_then(|partition| then(&scheme, found(Some(partition))));
+            let reply = partition.and_then(|partition| {
+                scheme.owners.found(node, partition);
+                then(&scheme, found(Some(partition)))
+            });
             pending.answer(reply);
         };
         partitions::with_table(&volume, Box::new(with_table));
@@ -381,7 +387,12 @@ impl Scheme {
             (Node::Document(kind), _) => (kind.fixed_bytes().unwrap_or(0), NO_BLOCK_BYTES),
             _ => (0, NO_BLOCK_BYTES),
         };
-        Ok(handle::stat(node, size_bytes, block_bytes, &self.owners))
+        Ok(handle::stat(
+            (node, partition),
+            size_bytes,
+            block_bytes,
+            &self.owners,
+        ))
     }
 
     fn list(&self, node: Node, pending: Pending) {

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use super::errno::Errno;
 use super::lock;
+use super::partitions::Partition;
 use super::path::Node;
 
 /// What a handle is opened for.
@@ -151,7 +152,15 @@ pub struct Permissions {
 pub(crate) struct Owners {
     /// Of a device that nobody has changed.
     initial: Ownership,
-    changed: Mutex<BTreeMap<Node, Ownership>>,
+    changed: Mutex<BTreeMap<Node, Changed>>,
+}
+
+/// What somebody has made of a device's rights.
+struct Changed {
+    ownership: Ownership,
+    /// Of a partition: where it was then. A number that means other blocks now is another device, whose data
+    /// may be somebody else's.
+    partition: Option<Partition>,
 }
 
 impl Owners {
@@ -166,14 +175,20 @@ impl Owners {
         }
     }
 
-    /// Whose `node` is, and what they may do with it.
-    pub(crate) fn of(&self, node: Node) -> Ownership {
+    /// Whose `node` is, and what they may do with it. Of a partition, `partition` is where it is.
+    pub(crate) fn of(&self, node: Node, partition: Option<Partition>) -> Ownership {
         match node {
             Node::Root | Node::Controller | Node::Logs | Node::Namespace(_) | Node::PartitionDirectory(_) => {
                 Ownership::fixed(0o555)
             }
             Node::Document(_) | Node::Events => Ownership::fixed(0o444),
-            Node::Data(_) | Node::Partition(_) => *lock(&self.changed).get(&node).unwrap_or(&self.initial),
+            Node::Data(_) | Node::Partition(_) => {
+                let changed = lock(&self.changed);
+                let same = changed
+                    .get(&node)
+                    .filter(|changed| changed.partition == partition);
+                same.map_or(self.initial, |changed| changed.ownership)
+            }
             Node::Admin | Node::Bench(_) | Node::Io(_) => Ownership::fixed(0o600),
         }
     }
@@ -182,28 +197,46 @@ impl Owners {
     ///
     /// # Errors
     /// `EPERM` for anyone but uid 0, and for what is no block device.
-    pub(crate) fn change(&self, node: Node, caller: &Caller, change: Permissions) -> Result<(), Errno> {
+    pub(crate) fn change(
+        &self,
+        node: Node,
+        partition: Option<Partition>,
+        caller: &Caller,
+        change: Permissions,
+    ) -> Result<(), Errno> {
         if caller.uid != 0 || !node.is_block_device() {
             return Err(Errno::EPERM);
         }
-        let mut changed = lock(&self.changed);
-        let ownership = changed.entry(node).or_insert(self.initial);
-        *ownership = ownership.changed(change);
+        let ownership = self.of(node, partition).changed(change);
+        let changed = Changed { ownership, partition };
+        lock(&self.changed).insert(node, changed);
         Ok(())
+    }
+
+    /// The namespace's table says that `node` is `partition`: what was made of its rights when it was
+    /// elsewhere is forgotten for good.
+    pub(crate) fn found(&self, node: Node, partition: Partition) {
+        lock(&self.changed).retain(|known, changed| *known != node || changed.partition == Some(partition));
     }
 
     /// Whether `caller` may open `node` with `flags`.
     ///
     /// # Errors
     /// `EISDIR` for a directory to be written, `EACCES` for all else, also for uid 0 where nobody can write.
-    pub(crate) fn check(&self, node: Node, flags: OpenFlags, caller: &Caller) -> Result<(), Errno> {
+    pub(crate) fn check(
+        &self,
+        node: Node,
+        partition: Option<Partition>,
+        flags: OpenFlags,
+        caller: &Caller,
+    ) -> Result<(), Errno> {
         if node.is_directory() && flags.write {
             return Err(Errno::EISDIR);
         }
         let bits = match caller.uid {
             0 if node.is_block_device() => 0o6,
             // Fixed, and root's: whoever else is in group 0 has no more rights than others.
-            _ => self.of(node).bits_for(caller),
+            _ => self.of(node, partition).bits_for(caller),
         };
         let (readable, writable) = (bits & 0o4 != 0, bits & 0o2 != 0);
         let useless = !readable && !writable;
@@ -241,14 +274,14 @@ mod tests {
             Node::Namespace(1),
             STATS,
         ] {
-            assert_eq!(owners.check(node, OpenFlags::READ, &USER), Ok(()));
+            assert_eq!(owners.check(node, None, OpenFlags::READ, &USER), Ok(()));
         }
         assert_eq!(
-            owners.check(STATS, OpenFlags::READ_WRITE, &ROOT),
+            owners.check(STATS, None, OpenFlags::READ_WRITE, &ROOT),
             Err(Errno::EACCES)
         );
         assert_eq!(
-            owners.check(Node::Root, OpenFlags::WRITE, &ROOT),
+            owners.check(Node::Root, None, OpenFlags::WRITE, &ROOT),
             Err(Errno::EISDIR)
         );
     }
@@ -269,9 +302,9 @@ mod tests {
         let owners = owners();
         for node in [Node::Data(1), Node::Admin, Node::Bench(1)] {
             for flags in ALL_FLAGS {
-                assert_eq!(owners.check(node, flags, &ROOT), Ok(()));
+                assert_eq!(owners.check(node, None, flags, &ROOT), Ok(()));
                 assert_eq!(
-                    owners.check(node, flags, &USER),
+                    owners.check(node, None, flags, &USER),
                     Err(Errno::EACCES),
                     "{node:?} {flags:?}"
                 );
@@ -287,14 +320,14 @@ mod tests {
             uid: Some(1000),
             gid: Some(6),
         };
-        assert_eq!(owners.change(Node::Data(1), &ROOT, change), Ok(()));
+        assert_eq!(owners.change(Node::Data(1), None, &ROOT, change), Ok(()));
         let in_group = Caller {
             groups: vec![5, 6],
             ..Caller::new(1001, 100, 3)
         };
         let can = |caller: &Caller| {
             [OpenFlags::READ, OpenFlags::WRITE]
-                .map(|flags| owners.check(Node::Data(1), flags, caller).is_ok())
+                .map(|flags| owners.check(Node::Data(1), None, flags, caller).is_ok())
         };
         assert_eq!(can(&USER), [true, true], "the owner");
         assert_eq!(can(&Caller::new(1001, 6, 3)), [true, false], "in its group");
@@ -302,7 +335,7 @@ mod tests {
         assert_eq!(can(&Caller::new(1001, 100, 3)), [false, false], "anyone else");
         assert_eq!(can(&ROOT), [true, true]);
         assert_eq!(
-            owners.check(Node::Data(2), OpenFlags::READ, &USER),
+            owners.check(Node::Data(2), None, OpenFlags::READ, &USER),
             Err(Errno::EACCES),
             "another device"
         );
@@ -311,9 +344,9 @@ mod tests {
             mode: Some(0o100_066),
             ..Default::default()
         };
-        assert_eq!(owners.change(Node::Data(1), &ROOT, change), Ok(()));
+        assert_eq!(owners.change(Node::Data(1), None, &ROOT, change), Ok(()));
         assert_eq!(
-            owners.of(Node::Data(1)),
+            owners.of(Node::Data(1), None),
             Ownership {
                 mode: 0o066,
                 uid: 1000,
@@ -332,18 +365,25 @@ mod tests {
             mode: Some(0o666),
             ..Default::default()
         };
-        assert_eq!(owners.change(Node::Data(1), &USER, change), Err(Errno::EPERM));
+        assert_eq!(
+            owners.change(Node::Data(1), None, &USER, change),
+            Err(Errno::EPERM)
+        );
         for node in [Node::Admin, Node::Bench(1), STATS, Node::Root, Node::Namespace(1)] {
-            assert_eq!(owners.change(node, &ROOT, change), Err(Errno::EPERM), "{node:?}");
+            assert_eq!(
+                owners.change(node, None, &ROOT, change),
+                Err(Errno::EPERM),
+                "{node:?}"
+            );
         }
-        assert_eq!(owners.of(Node::Data(1)), Ownership::default());
+        assert_eq!(owners.of(Node::Data(1), None), Ownership::default());
         assert_eq!(
             Owners::new(Ownership {
                 mode: 0o7660,
                 uid: 3,
                 gid: 4
             })
-            .of(Node::Data(9)),
+            .of(Node::Data(9), None),
             Ownership {
                 mode: 0o660,
                 uid: 3,

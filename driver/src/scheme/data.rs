@@ -266,6 +266,11 @@ impl DataFile {
         Ok(Self { volume, hint, part })
     }
 
+    /// The partition that it is, as it was when it was opened.
+    pub(crate) fn partition(&self) -> Option<Partition> {
+        self.part.map(|(partition, _)| partition)
+    }
+
     /// Where it is and how large, now: a partition ends where the namespace does.
     pub(crate) fn geometry(&self) -> Result<Geometry, Errno> {
         let whole = self.volume.geometry()?;

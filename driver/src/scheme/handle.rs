@@ -95,9 +95,14 @@ impl Handles {
 /// What reads and writes should be a multiple of where there are no blocks.
 pub(crate) const NO_BLOCK_BYTES: u32 = 4096;
 
-/// What is to be said of `node`.
-pub(crate) fn stat(node: Node, size_bytes: u64, block_bytes: u32, owners: &Owners) -> Stat {
-    let Ownership { mode, uid, gid } = owners.of(node);
+/// What is to be said of a node and, if it is a partition, of where that is.
+pub(crate) fn stat(
+    (node, partition): (Node, Option<Partition>),
+    size_bytes: u64,
+    block_bytes: u32,
+    owners: &Owners,
+) -> Stat {
+    let Ownership { mode, uid, gid } = owners.of(node, partition);
     let kind = match node {
         _ if node.is_block_device() => NodeKind::BlockDevice,
         _ if node.is_directory() => NodeKind::Directory,
@@ -249,17 +254,19 @@ impl Handle {
     }
 
     pub(crate) fn stat(&self, owners: &Owners) -> Result<Stat, Errno> {
+        let mut partition = None;
         let (size_bytes, block_bytes) = match &self.file {
             File::Document(document) => (document.len_bytes(), NO_BLOCK_BYTES),
             File::Directory | File::Admin(_) | File::Bench(_) | File::Events(_) | File::Io(_) => {
                 (0, NO_BLOCK_BYTES)
             }
             File::Data(data) => {
+                partition = data.partition();
                 let geometry = data.geometry()?;
                 (geometry.size_bytes(), geometry.block_bytes())
             }
         };
-        Ok(stat(self.node, size_bytes, block_bytes, owners))
+        Ok(stat((self.node, partition), size_bytes, block_bytes, owners))
     }
 
     /// The last call on a handle.

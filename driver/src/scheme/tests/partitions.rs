@@ -122,6 +122,57 @@ fn a_partition_is_given_away_alone() {
 }
 
 #[test]
+fn rights_stay_with_the_blocks_and_not_with_the_number() {
+    let desk = desk(&two());
+    let disk = open(&desk, "1").unwrap();
+    let give = |path: &str| {
+        desk.call(Call::Permit {
+            path: path.to_owned(),
+            caller: ROOT,
+            change: Permissions {
+                uid: Some(1000),
+                ..Default::default()
+            },
+        });
+        desk.fake.complete_all();
+        assert!(matches!(desk.one(), Some(Ok(Reply::Stat(stat))) if stat.uid == 1000));
+    };
+    let repartition = |entries: &[(u8, u32, u32)]| {
+        desk.write(disk, 0, &record(entries));
+        desk.fake.complete_all();
+        assert_eq!(desk.one().map(written), Some(Ok(BLOCK)));
+        // Somebody looks, so that the table is known.
+        names(&desk, "/");
+    };
+    let opens = |path: &str| desk.open_as(path, OpenFlags::READ, USER).map(drop);
+    let uid = |handle| match desk.now(Call::Stat { handle }) {
+        Ok(Reply::Stat(stat)) => stat.uid,
+        other => panic!("{other:?}"),
+    };
+    give("1p1");
+    let held = open(&desk, "1p1").unwrap();
+    assert_eq!(opens("1p1"), Ok(()));
+    // The first one's number is what the second one was, then only its beginning.
+    for entry in [(0x83, 8010, 10), (0x83, 8000, 9)] {
+        give("1p1");
+        repartition(&[entry]);
+        assert_eq!(opens("1p1"), Err(Errno::EACCES), "{entry:?}");
+        assert_eq!(uid(open(&desk, "1p1").unwrap()), 0, "{entry:?}");
+    }
+    assert_eq!(uid(held), 0, "what it was is forgotten");
+    // Nor does what was forgotten come back with the old table.
+    repartition(&[(0x83, 8000, 10)]);
+    give("1p1");
+    repartition(&[(0x83, 8001, 9)]);
+    assert_eq!(opens("1p1"), Err(Errno::EACCES));
+    repartition(&[(0x83, 8000, 10)]);
+    assert_eq!(opens("1p1"), Err(Errno::EACCES));
+    give("1p1");
+    repartition(&[(0x83, 8000, 10), (0x83, 9000, 10)]);
+    assert_eq!(opens("1p1"), Ok(()), "it is where it was");
+}
+
+#[test]
 fn the_ends_of_a_partition_hold() {
     let desk = desk(&two());
     let before = desk.fake.disk(1);
