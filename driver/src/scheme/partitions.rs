@@ -27,7 +27,7 @@ type Then = Box<dyn FnOnce(Result<Arc<Table>, Errno>) + Send>;
 /// The table of one namespace, as far as it is known.
 #[derive(Default)]
 pub(crate) struct Partitions {
-    /// Writes far from the namespace's ends matter: the table is being read, or has extended boot records.
+    /// Writes far from the namespace's ends matter: the table is being read, or is in blocks there too.
     watching: AtomicBool,
     state: Mutex<State>,
 }
@@ -52,7 +52,7 @@ struct Reading {
     later: Vec<Then>,
     /// Something was written where a table may be.
     changed: bool,
-    /// Something was written elsewhere: it matters if there are extended boot records.
+    /// Something was written elsewhere: it matters if the table is in blocks there too.
     changed_elsewhere: bool,
 }
 
@@ -70,7 +70,7 @@ impl Partitions {
         if near
             || known
                 .as_ref()
-                .is_some_and(|known| known.touches_boot_record(bytes))
+                .is_some_and(|known| known.touches_far_blocks(bytes))
         {
             *known = None;
         }
@@ -87,11 +87,11 @@ impl Partitions {
 }
 
 impl Known {
-    fn touches_boot_record(&self, bytes: &Range<u64>) -> bool {
+    fn touches_far_blocks(&self, bytes: &Range<u64>) -> bool {
         let block_bytes = u64::from(self.geometry.block_bytes());
-        self.table.boot_records.iter().any(|block| {
-            let start = block * block_bytes;
-            bytes.start < start + block_bytes && start < bytes.end
+        self.table.far_blocks.iter().any(|blocks| {
+            let (start, end) = (blocks.start * block_bytes, blocks.end * block_bytes);
+            bytes.start < end && start < bytes.end
         })
     }
 }
@@ -171,8 +171,8 @@ fn finish(volume: &Arc<Volume>, geometry: Geometry, result: Result<Table, IoErro
         let Some(mut reading) = state.reading.take() else {
             return;
         };
-        let has_chain = result.as_ref().is_ok_and(|table| !table.boot_records.is_empty());
-        let changed = reading.changed || reading.changed_elsewhere && has_chain;
+        let has_far_blocks = result.as_ref().is_ok_and(|table| !table.far_blocks.is_empty());
+        let changed = reading.changed || reading.changed_elsewhere && has_far_blocks;
         if !changed {
             reading.waiting.append(&mut reading.later);
             // A failure is not kept: the next who asks has it tried again.
@@ -188,7 +188,7 @@ fn finish(volume: &Arc<Volume>, geometry: Geometry, result: Result<Table, IoErro
                 ..Reading::default()
             });
         }
-        let watching = again || has_chain;
+        let watching = again || has_far_blocks;
         volume.partitions.watching.store(watching, Ordering::SeqCst);
         (reading.waiting, again)
     };

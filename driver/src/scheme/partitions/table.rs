@@ -6,11 +6,14 @@
 //! [`MAX_EBRS`] links of a chain that only goes up. The bytes come from whoever wrote the disk.
 
 use std::io::Cursor;
+use std::ops::Range;
 
 use gpt::disk::LogicalBlockSize;
 use gpt::header::{Header, read_header_from_arbitrary_device};
 use gpt::partition::file_read_partitions;
 use mbrman::{MBRHeader, MBRPartitionEntry};
+
+use super::NEAR_BYTES;
 
 /// The most entries of a GPT that are looked at: eight times what everybody uses. A table that claims more is
 /// not believed.
@@ -45,8 +48,9 @@ pub(crate) struct Partition {
 pub(crate) struct Table {
     /// In ascending order of their numbers.
     pub(crate) partitions: Vec<Partition>,
-    /// Blocks far from the namespace's ends that the table is in too: its extended boot records.
-    pub(crate) boot_records: Vec<u64>,
+    /// Blocks far from the namespace's ends that were read for it, whatever was found there: extended boot
+    /// records, and the entries of a GPT whose header has them somewhere else than everybody's.
+    pub(crate) far_blocks: Vec<Range<u64>>,
 }
 
 impl Table {
@@ -95,6 +99,8 @@ pub(crate) enum Step {
 pub(crate) struct TableReader {
     blocks: u64,
     block_bytes: usize,
+    /// What [`Table::far_blocks`] will be.
+    far_blocks: Vec<Range<u64>>,
     state: State,
 }
 
@@ -119,6 +125,8 @@ struct Chain {
     last_block: u64,
     /// The record that is being read.
     here: u64,
+    /// Records that were read.
+    records: usize,
 }
 
 impl TableReader {
@@ -131,6 +139,7 @@ impl TableReader {
         let reader = Self {
             blocks,
             block_bytes,
+            far_blocks: Vec::new(),
             state: State::Start,
         };
         Some((reader, Step::Read { slba: 0, blocks: 2 }))
@@ -141,10 +150,11 @@ impl TableReader {
         let Self {
             blocks,
             block_bytes,
+            mut far_blocks,
             state,
         } = self;
         let shape = Shape { blocks, block_bytes };
-        let (state, step) = match state {
+        let (state, mut step) = match state {
             State::Start => shape.start(bytes),
             State::Entries { header, primary } => match shape.entries(&header, bytes) {
                 Some(table) => (State::Start, Step::Done(table)),
@@ -157,9 +167,14 @@ impl TableReader {
             },
             State::BootRecord(chain) => shape.boot_record(chain, bytes),
         };
+        match &mut step {
+            Step::Read { slba, blocks } => far_blocks.extend(shape.far(*slba..*slba + *blocks)),
+            Step::Done(table) => table.far_blocks = std::mem::take(&mut far_blocks),
+        }
         let reader = Self {
             blocks,
             block_bytes,
+            far_blocks,
             state,
         };
         (reader, step)
@@ -174,6 +189,14 @@ struct Shape {
 }
 
 impl Shape {
+    /// `read`, unless all of it is near an end.
+    fn far(self, read: Range<u64>) -> Option<Range<u64>> {
+        let bytes = |blocks: u64| blocks.saturating_mul(self.block_bytes as u64);
+        let near = bytes(read.end) <= NEAR_BYTES
+            || bytes(read.start) >= bytes(self.blocks).saturating_sub(NEAR_BYTES);
+        (!near).then_some(read)
+    }
+
     fn none(self, why: &str) -> (State, Step) {
         log::warn!("a partition table cannot be read: {why}");
         (State::Start, Step::Done(Table::default()))
@@ -210,6 +233,7 @@ impl Shape {
                     first_block,
                     last_block,
                     here: first_block,
+                    records: 0,
                 })
             }
             Some(_) => {
@@ -298,7 +322,7 @@ impl Shape {
             // An extended partition that nobody has put anything in has no record.
             return (State::Start, Step::Done(chain.table));
         };
-        chain.table.boot_records.push(chain.here);
+        chain.records += 1;
         let mut next = None;
         for (_, entry) in record.iter() {
             if entry.is_extended() {
@@ -315,8 +339,7 @@ impl Shape {
         match next {
             // Only upwards, so that it ends.
             Some((here, _))
-                if (chain.here + 1..=chain.last_block).contains(&here)
-                    && chain.table.boot_records.len() < MAX_EBRS =>
+                if (chain.here + 1..=chain.last_block).contains(&here) && chain.records < MAX_EBRS =>
             {
                 chain.here = here;
                 self.follow(chain)

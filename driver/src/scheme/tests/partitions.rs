@@ -152,6 +152,7 @@ fn rights_stay_with_the_blocks_and_not_with_the_number() {
     give("1p1");
     let held = open(&desk, "1p1").unwrap();
     assert_eq!(opens("1p1"), Ok(()));
+    assert_eq!(uid(held), 1000);
     // The first one's number is what the second one was, then only its beginning.
     for entry in [(0x83, 8010, 10), (0x83, 8000, 9)] {
         give("1p1");
@@ -159,7 +160,9 @@ fn rights_stay_with_the_blocks_and_not_with_the_number() {
         assert_eq!(opens("1p1"), Err(Errno::EACCES), "{entry:?}");
         assert_eq!(uid(open(&desk, "1p1").unwrap()), 0, "{entry:?}");
     }
-    assert_eq!(uid(held), 0, "what it was is forgotten");
+    // What is open stays where it was, and has nothing of what somebody makes of the number later.
+    give("1p1");
+    assert_eq!(uid(held), 0);
     // Nor does what was forgotten come back with the old table.
     repartition(&[(0x83, 8000, 10)]);
     give("1p1");
@@ -376,6 +379,116 @@ fn a_write_to_a_boot_record_far_from_the_ends_counts_and_its_neighbours_do_not()
     desk.fake.complete_all();
     assert!(desk.one().is_some());
     expect(&desk, true, 1, "a link less");
+}
+
+/// A disk with a GPT whose entries are somewhere in the middle, from `ENTRIES_BLOCK` on, with one partition.
+fn far_gpt() -> Vec<u8> {
+    let mut disk = vec![0; SIZE];
+    disk[..BLOCK].copy_from_slice(&record(&[(0xEE, 1, BLOCKS as u32 - 1)]));
+    set_entry(&mut disk, 9000);
+    disk
+}
+
+const ENTRIES_BLOCK: usize = 8000;
+/// 128 entries of 128 bytes.
+const ENTRIES_BYTES: usize = 128 * 128;
+
+/// Makes the one partition ten blocks from `first_block`, and both checksums right (UEFI 2.10, section 5.3.2).
+fn set_entry(disk: &mut [u8], first_block: u64) {
+    let at = ENTRIES_BLOCK * BLOCK;
+    disk[at..at + 32].fill(0x11);
+    disk[at + 32..at + 40].copy_from_slice(&first_block.to_le_bytes());
+    disk[at + 40..at + 48].copy_from_slice(&(first_block + 9).to_le_bytes());
+    let entries = crc32(&disk[at..at + ENTRIES_BYTES]);
+    let header = &mut disk[BLOCK..BLOCK + 92];
+    header.fill(0);
+    header[..8].copy_from_slice(b"EFI PART");
+    header[10] = 1;
+    header[12] = 92;
+    let last = BLOCKS as u64 - 1;
+    for (at, value) in [
+        (24, 1),
+        (32, last),
+        (40, 34),
+        (48, last - 34),
+        (72, ENTRIES_BLOCK as u64),
+    ] {
+        header[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    }
+    header[80] = 128;
+    header[84] = 128;
+    header[88..92].copy_from_slice(&entries.to_le_bytes());
+    let checksum = crc32(header);
+    header[16..20].copy_from_slice(&checksum.to_le_bytes());
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            crc >> 1 ^ (0xEDB8_8320 & (crc & 1).wrapping_neg())
+        })
+    })
+}
+
+#[test]
+fn the_entries_of_a_gpt_count_wherever_they_are() {
+    let desk = Desk::new(&[(9, BLOCKS as u64)]);
+    let mut data = far_gpt();
+    desk.fake.fill(1, &data);
+    let disk = open(&desk, "1").unwrap();
+    let write = |block: usize, data: &[u8]| {
+        desk.write(disk, (block * BLOCK) as u64, data);
+        desk.fake.complete_all();
+        assert_eq!(desk.one().map(written), Some(Ok(data.len())));
+    };
+    expect(&desk, true, 1, "the first look");
+    let end = ENTRIES_BLOCK + ENTRIES_BYTES / BLOCK;
+    for (block, again) in [
+        (ENTRIES_BLOCK - 1, false),
+        (end, false),
+        (ENTRIES_BLOCK, true),
+        (end - 1, true),
+    ] {
+        write(block, &data[block * BLOCK..][..BLOCK]);
+        expect(&desk, again, 1, &format!("block {block}"));
+    }
+    // The header's checksum is right before the entries are: they are damaged, until they are written too.
+    set_entry(&mut data, 9100);
+    write(0, &data[..2 * BLOCK]);
+    expect(
+        &desk,
+        true,
+        0,
+        "the old entries with the new header, and no other table",
+    );
+    write(ENTRIES_BLOCK, &data[ENTRIES_BLOCK * BLOCK..][..BLOCK]);
+    expect(&desk, true, 1, "the new entries");
+    let part = open(&desk, "1p1").unwrap();
+    desk.write(part, 0, &[9; BLOCK]);
+    desk.fake.complete_all();
+    assert_eq!(desk.one().map(written), Some(Ok(BLOCK)));
+    assert_eq!(desk.fake.disk(1)[9100 * BLOCK..9101 * BLOCK], [9; BLOCK]);
+    // A change while they are being read is not missed either.
+    write(0, &data[..2 * BLOCK]);
+    lookup(&desk, "1p1");
+    desk.fake.complete(0);
+    desk.write(disk, (ENTRIES_BLOCK * BLOCK) as u64, &[0; BLOCK]);
+    desk.fake.complete(1);
+    assert_eq!(desk.one().map(written), Some(Ok(BLOCK)));
+    desk.fake.complete_all();
+    assert!(desk.one().is_some());
+    expect(&desk, true, 0, "what came out was the old one");
+}
+
+#[test]
+fn an_extended_partition_that_was_empty_is_looked_at_again_when_it_gets_its_first_record() {
+    let desk = desk(&record(&[(0x05, 8000, 1000)]));
+    let disk = open(&desk, "1").unwrap();
+    expect(&desk, true, 0, "the first look");
+    desk.write(disk, 8000 * BLOCK as u64, &record(&[(0x83, 1, 10)]));
+    desk.fake.complete_all();
+    assert!(desk.one().is_some());
+    expect(&desk, true, 1, "the first record");
 }
 
 /// The reading began before the write was done, so what it shows is for those who asked before.
