@@ -201,6 +201,11 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(USAGE, &error),
     };
+    if !config.benchmark
+        && let Err(code) = prepare(&args)
+    {
+        return code;
+    }
     let driver = match open(args.device.clone(), &config) {
         Ok(driver) => driver,
         Err(error) => return fail(1, &error),
@@ -230,7 +235,13 @@ fn open(device: Device, config: &Config) -> Result<Driver, nvme_driver::Error> {
 }
 
 #[cfg(all(target_os = "linux", feature = "fuse"))]
-use serve::serve;
+use serve::{prepare, serve};
+
+/// Nothing to prepare where nothing is served.
+#[cfg(not(all(target_os = "linux", feature = "fuse")))]
+fn prepare(_args: &Args) -> Result<(), ExitCode> {
+    Ok(())
+}
 
 /// Without FUSE there is nothing to serve the tree with.
 #[cfg(not(all(target_os = "linux", feature = "fuse")))]

@@ -417,6 +417,13 @@ struct Found {
     partition: Option<Partition>,
 }
 
+/// Whether reads of what is at `path` are answered when something happens, however long that takes. For servers that
+/// have to look after such clients.
+#[cfg(all(target_os = "linux", feature = "fuse"))]
+fn may_wait(path: &str) -> bool {
+    Node::parse(path, false).is_ok_and(|(node, _)| node.waits())
+}
+
 impl std::fmt::Debug for Scheme {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Scheme({} handles)", self.open_handles())

@@ -23,11 +23,17 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 enum Event {
     Signal(i32),
-    Unmounted,
+    /// The tree is not mounted any more; whether that was somebody's wish.
+    Unmounted(bool),
 }
 
-/// Mounts the tree, says so, and stays until a signal comes or somebody unmounts it. The controller is still to be
-/// shut down afterwards.
+/// Sees to it, before the device is touched, that there is a place for the tree. The last daemon may just be ending: the
+/// place is free when it has done with the device.
+pub(crate) fn prepare(args: &Args) -> Result<(), ExitCode> {
+    fuse::check(&args.mount_dir()).map_err(|error| fail(1, &error))
+}
+
+/// Mounts the tree, says so, stays until a signal comes or somebody unmounts it, and shuts the controller down.
 pub(crate) fn serve(driver: &Driver, args: &Args) -> ExitCode {
     let (sender, events) = channel();
     // Before anything is mounted: a signal shall find somebody who unmounts it.
@@ -46,11 +52,12 @@ pub(crate) fn serve(driver: &Driver, args: &Args) -> ExitCode {
     };
     let watched = Arc::clone(&mount);
     std::thread::spawn(move || {
-        if let Err(error) = watched.wait() {
+        let result = watched.wait();
+        if let Err(error) = &result {
             log::error!("the mount has failed: {error}");
         }
         // The receiver is gone only when the process ends.
-        let _ = sender.send(Event::Unmounted);
+        let _ = sender.send(Event::Unmounted(result.is_ok()));
     });
     let greeting = format!("{}serving at {}\n", found(driver), mount.dir().display());
     let code = match print(&greeting) {
@@ -60,54 +67,75 @@ pub(crate) fn serve(driver: &Driver, args: &Args) -> ExitCode {
                 NotifyState::Status(greeting.lines().last().unwrap_or_default()),
             ]);
             match events.recv() {
-                Ok(Event::Signal(signal)) => log::info!("signal {signal}: ending"),
-                Ok(Event::Unmounted) | Err(_) => {
-                    log::warn!("{} was unmounted: ending", mount.dir().display())
+                Ok(Event::Signal(signal)) => {
+                    log::info!("signal {signal}: ending");
+                    ExitCode::SUCCESS
                 }
+                Ok(Event::Unmounted(true)) => {
+                    log::warn!("{} was unmounted: ending", mount.dir().display());
+                    ExitCode::SUCCESS
+                }
+                Ok(Event::Unmounted(false)) | Err(_) => ExitCode::FAILURE,
             }
-            ExitCode::SUCCESS
         }
         Err(code) => code,
     };
     notify(&[NotifyState::Stopping]);
-    end(&scheme, &mount, &events);
-    code
+    if end(driver, &scheme, &mount, &events) {
+        code
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
-/// No new requests; what is out is finished, and all that was written made durable. Then the mount goes: after the
-/// answers, because taking it away while the kernel waits for one makes that an error.
-fn end(scheme: &Arc<Scheme>, mount: &fuse::Mount, events: &Receiver<Event>) {
+/// No new requests; what is out is finished, all that was written made durable, and the controller shut down. The mount
+/// goes last: until then no other daemon takes the place, nor the device. Says whether all went well. A second signal
+/// ends it on the spot.
+fn end(driver: &Driver, scheme: &Arc<Scheme>, mount: &fuse::Mount, events: &Receiver<Event>) -> bool {
     let until = Instant::now() + PATIENCE;
-    loop {
-        let out = mount.finish(LOOK_AGAIN);
-        if out == 0 {
-            break;
+    let mut out = mount.finish(LOOK_AGAIN);
+    while out != 0 && Instant::now() < until {
+        if let Ok(Event::Signal(signal)) = events.try_recv() {
+            log::error!(
+                "signal {signal} again: ending at once, with {out} requests that have not been answered"
+            );
+            detach(mount);
+            // The driver would wait for the device, which is what somebody does not want to.
+            std::process::exit(1);
         }
-        let again = matches!(events.try_recv(), Ok(Event::Signal(_)));
-        if again || Instant::now() > until {
-            log::error!("ending with {out} requests that have not been answered");
-            break;
-        }
+        out = mount.finish(LOOK_AGAIN);
     }
-    flush(scheme);
-    if let Err(error) = mount.detach() {
-        log::error!("cannot unmount {}: {error}", mount.dir().display());
+    if out != 0 {
+        log::error!("ending with {out} requests that have not been answered");
     }
+    let flushed = flush(driver, scheme);
+    // Whoever started this driver is told why, if it fails.
+    let down = driver.shutdown().is_ok();
+    let detached = detach(mount);
+    out == 0 && flushed && down && detached
 }
 
-/// A Flush of each namespace whose writes could be in a cache.
-fn flush(scheme: &Arc<Scheme>) {
+fn detach(mount: &fuse::Mount) -> bool {
+    mount
+        .detach()
+        .inspect_err(|error| log::error!("cannot unmount {}: {error}", mount.dir().display()))
+        .is_ok()
+}
+
+/// A Flush of each namespace that can be used, whose writes could be in a cache. Says whether all were done.
+fn flush(driver: &Driver, scheme: &Arc<Scheme>) -> bool {
     let client = Client::new(scheme, 0, 0, std::process::id());
-    let entries = client.list("").unwrap_or_default();
-    for name in entries.iter().map(|entry| &entry.name) {
-        if name.bytes().all(|byte| byte.is_ascii_digit())
-            && let Err(error) = client
-                .open(name, OpenFlags::READ_WRITE)
-                .and_then(|disk| disk.sync())
-        {
-            log::error!("namespace {name} could not be flushed: {error}");
-        }
-    }
+    let flushed = |nsid: u32| {
+        client
+            .open(&nsid.to_string(), OpenFlags::READ_WRITE)
+            .and_then(|disk| disk.sync())
+            .inspect_err(|error| log::error!("namespace {nsid} could not be flushed: {error}"))
+            .is_ok()
+    };
+    let namespaces = driver.namespaces();
+    let usable = namespaces.iter().filter(|namespace| namespace.is_usable());
+    // Each, also behind one that failed.
+    usable.filter(|namespace| !flushed(namespace.nsid)).count() == 0
 }
 
 /// What the controller is, for whoever has started the daemon.

@@ -22,13 +22,14 @@
 //!   longer is `EINVAL`.
 //! - **Nothing is cached**: each read and write of a client is a call of the scheme, in pieces of at most
 //!   [`MAX_PIECE_BYTES`]. Other programs, benchmarks and passthrough commands are seen at once. `fsync` and
-//!   `fdatasync` are Flush; `close` is not.
+//!   `fdatasync` are Flush; `close` is not. A shared mapping is `ENODEV`, since its pages would be a cache.
 //! - **No request waits for another**: several threads take requests from the kernel and make calls of them; the
 //!   answer goes to the kernel from whichever thread completes it.
 //! - **Owners and modes** are the scheme's, which is who decides, not the kernel: supplementary groups count,
 //!   capabilities do not. `chmod` and `chown` of a block device work for root, until the driver ends.
 //! - `fallocate` makes holes and zeroes ranges within the device ([`Call::Zero`]).
 
+mod caller;
 mod inodes;
 mod interrupts;
 mod mount_point;
@@ -54,8 +55,10 @@ pub use mount_point::MountError;
 /// The most bytes that the kernel puts in one request; a client's longer call becomes several, one after the other.
 pub const MAX_PIECE_BYTES: u32 = 1 << 20;
 
-/// The most requests that the kernel sends for asynchronous I/O (io_uring, libaio) and has not got answers for.
-const MAX_BACKGROUND: u16 = 8192;
+/// The most requests that the kernel sends for asynchronous I/O (io_uring, libaio) and has not got answers for. The
+/// rest waits in the kernel. Half of what one queue's worker takes in, so that no client hears `EAGAIN` from a queue
+/// that is full.
+const MAX_BACKGROUND: u16 = 2048;
 
 /// How long [`Mount::unmount`] lets the session end by itself.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -92,7 +95,7 @@ pub struct Mount {
 /// # Errors
 /// [`MountError`], each with what to do about it.
 pub fn mount(scheme: &Arc<Scheme>, dir: &Path, options: &Options) -> Result<Mount, MountError> {
-    let point = MountPoint::claim(dir)?;
+    let (point, claim) = MountPoint::claim(dir)?;
     let failed = |error| MountError::Mount {
         dir: point.dir().to_owned(),
         error,
@@ -120,6 +123,7 @@ pub fn mount(scheme: &Arc<Scheme>, dir: &Path, options: &Options) -> Result<Moun
     let interrupts = Arc::new(Interrupts::default());
     let tree = Tree::new(Arc::clone(&gate), Arc::clone(&interrupts));
     let mut session = Session::new(tree, point.dir(), &config).map_err(failed)?;
+    drop(claim);
     let unmounter = Mutex::new(session.unmount_callable());
     let watched = Arc::clone(&gate);
     // It ends with the session, which has the tree.
@@ -142,6 +146,15 @@ pub fn mount(scheme: &Arc<Scheme>, dir: &Path, options: &Options) -> Result<Moun
         session: Mutex::new(Some(session)),
         ended: Mutex::new(ended),
     })
+}
+
+/// Whether `dir` could be mounted on, as [`mount`] would find it: makes it, takes it over, waits a little for a daemon
+/// that is just ending.
+///
+/// # Errors
+/// As [`mount`].
+pub fn check(dir: &Path) -> Result<(), MountError> {
+    MountPoint::claim(dir).map(drop)
 }
 
 impl Mount {

@@ -2,9 +2,12 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Answers, Call, Errno, Reply, Scheme, lock};
+
+/// How often those who wait for something to happen are sent away from a gate that is shut.
+const WAKE_AGAIN: Duration = Duration::from_millis(50);
 
 /// Set in [`Gate::state`] when the gate is shut; the other bits count the calls that are out.
 const SHUT: usize = 1 << (usize::BITS - 1);
@@ -47,15 +50,22 @@ impl Gate {
         self.scheme.call(0, call, &(once as Arc<dyn Answers>));
     }
 
-    /// Shuts the gate, ends the reads that wait for something to happen (`EINTR`), and waits until what is out has been answered, or for `patience`. Says how many calls are
-    /// still out.
+    /// Shuts the gate, ends the reads that wait for something to happen (`EINTR`), and waits until what is out has been
+    /// answered, or for `patience`. Says how many calls are still out.
     pub fn shut(&self, patience: Duration) -> usize {
         self.state.fetch_or(SHUT, Ordering::AcqRel);
-        self.scheme.wake_readers();
         let (idle, changed) = &self.idle;
-        let waited = changed.wait_timeout_while(lock(idle), patience, |()| self.outstanding() != 0);
-        drop(waited);
-        self.outstanding()
+        let since = Instant::now();
+        loop {
+            // Again and again: a read that had passed the gate may begin to wait only now.
+            self.scheme.wake_readers();
+            let left = patience.saturating_sub(since.elapsed());
+            let out = |_: &mut ()| self.outstanding() != 0;
+            drop(changed.wait_timeout_while(lock(idle), left.min(WAKE_AGAIN), out));
+            if self.outstanding() == 0 || left.is_zero() {
+                return self.outstanding();
+            }
+        }
     }
 
     fn answered(&self) {

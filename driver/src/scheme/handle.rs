@@ -78,7 +78,7 @@ impl Handles {
     pub(crate) fn wake_readers(&self) {
         let waiting: Vec<Arc<Handle>> = {
             let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-            let may_wait = |handle: &&Arc<Handle>| matches!(handle.node, Node::Bench(_) | Node::Events);
+            let may_wait = |handle: &&Arc<Handle>| handle.node.waits();
             let handles = table.open.values().map(|(handle, _)| handle);
             handles.filter(may_wait).map(Arc::clone).collect()
         };

@@ -203,6 +203,11 @@ impl Node {
         matches!(self, Self::Data(_) | Self::Partition(_))
     }
 
+    /// Whether its reads are answered when something happens, however long that takes.
+    pub(crate) const fn waits(self) -> bool {
+        matches!(self, Self::Bench(_) | Self::Events)
+    }
+
     pub(crate) const fn is_directory(self) -> bool {
         matches!(
             self,

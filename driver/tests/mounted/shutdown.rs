@@ -224,7 +224,7 @@ fn what_cannot_be_mounted_on_is_said() {
     fs::write(full.join("file"), "precious").expect("a file");
     for (dir, words) in [
         (full.clone(), "is not empty"),
-        (full.join("file"), "not a directory"),
+        (full.join("file"), "Not a directory"),
         ("/proc".into(), "type proc"),
         ("/proc/nothing".into(), "cannot make the directory"),
     ] {
@@ -267,4 +267,73 @@ fn two_daemons_live_side_by_side() {
     first.stop();
     assert_eq!(second.stats().controller.serial, "TWO");
     second.stop();
+}
+
+#[test]
+fn the_next_daemon_waits_until_the_last_one_is_done_with_the_device() {
+    if !have(&[]) {
+        return;
+    }
+    let folder = Folder::new();
+    let (dir, file) = (folder.path("nvme"), folder.path("disk"));
+    let spec = format!("size=1MiB,backing=file:{}", file.display());
+    let mut first = Daemon::start(&format!("{spec},shutdown-delay=500ms"), &dir);
+    first.signal(Signal::TERM);
+    // The directory is one daemon's at a time, and the file one device's. So the mount must not go before the device
+    // does, and the next daemon waits for it.
+    let second = Daemon::start(&spec, &dir);
+    let (status, text) = first.wait();
+    assert_eq!((status.code(), text.as_str()), (Some(0), ""));
+    second.stop();
+}
+
+#[test]
+fn a_mount_point_may_be_a_symbolic_link() {
+    if !have(&[]) {
+        return;
+    }
+    let folder = Folder::new();
+    let (dir, link) = (folder.path("nvme"), folder.path("link"));
+    fs::create_dir(&dir).expect("a folder");
+    std::os::unix::fs::symlink("nvme", &link).expect("a link");
+    let first = Daemon::start("size=1MiB", &link);
+    assert!(is_mounted(&dir));
+    first.kill();
+    let second = Daemon::start_with("size=1MiB", &link, &["--log=error"], &[]);
+    second.stop();
+    assert!(!is_mounted(&dir));
+}
+
+#[test]
+fn a_second_signal_does_not_wait_and_says_so() {
+    if !have(&[]) || !cfg!(feature = "performance-counters") {
+        return;
+    }
+    let folder = Folder::new();
+    let mut daemon = Daemon::start("size=1MiB,latency=600s", &folder.path("nvme"));
+    let disk = File::open(daemon.path("1/data")).expect("the disk");
+    let (status, text) = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| disk.read_at(&mut [0; 4096], 0));
+        let is_out = || {
+            let stats = daemon.stats();
+            let mut io = stats.queues.iter().filter(|queue| queue.qid != 0);
+            io.any(|queue| {
+                queue
+                    .counters
+                    .as_ref()
+                    .is_some_and(|counters| counters.inflight != 0)
+            })
+        };
+        while !is_out() {
+            std::thread::yield_now();
+        }
+        // Two of one kind would be one if it has not been looked at yet.
+        daemon.signal(Signal::TERM);
+        daemon.signal(Signal::INT);
+        let ended = daemon.wait();
+        reader.join().expect("no panic").expect_err("it was not read");
+        ended
+    });
+    assert!(text.contains("at once, with 1 requests"), "{text}");
+    assert_eq!(status.code(), Some(1), "{text}");
 }

@@ -5,8 +5,9 @@
 //! server does not die before the answer, not even of SIGKILL. So it is looked at from time to time whether one of
 //! those who wait has a signal pending; its reads are then ended with `EINTR`.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Bound;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +17,10 @@ use super::super::{Call, HandleId, lock};
 /// How long ^C may take.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// The reads that may wait for long.
+/// How many are looked at each time, one after the other in turn: thousands that wait shall not keep a CPU busy.
+const LOOKS: usize = 64;
+
+/// The calls that may take long.
 #[derive(Default)]
 pub(super) struct Interrupts {
     state: Mutex<State>,
@@ -26,7 +30,7 @@ pub(super) struct Interrupts {
 #[derive(Default)]
 struct State {
     /// By the number of the request: who waits, and on what.
-    waiting: HashMap<u64, (u32, HandleId)>,
+    waiting: BTreeMap<u64, (u32, HandleId)>,
     ended: bool,
 }
 
@@ -53,8 +57,9 @@ impl Interrupts {
 
     /// Wakes those who have a signal pending, until [`Self::end`]. Sleeps while nobody waits.
     pub(super) fn watch(&self, gate: &Arc<Gate>) {
+        let mut last = 0;
         loop {
-            let waiting: Vec<(u32, HandleId)> = {
+            let waiting: Vec<(u64, (u32, HandleId))> = {
                 let state = lock(&self.state);
                 let idle = |state: &mut State| !state.ended && state.waiting.is_empty();
                 let state = self
@@ -64,9 +69,14 @@ impl Interrupts {
                 if state.ended {
                     return;
                 }
-                state.waiting.values().copied().collect()
+                let behind = state
+                    .waiting
+                    .range((Bound::Excluded(last), Bound::Unbounded))
+                    .chain(state.waiting.range(..=last));
+                behind.map(|(number, who)| (*number, *who)).take(LOOKS).collect()
             };
-            for (tid, handle) in waiting {
+            for (number, (tid, handle)) in waiting {
+                last = number;
                 if has_signal(tid) {
                     gate.call(Call::Wake { handle }, drop);
                 }

@@ -13,10 +13,11 @@ use rustix::mount::{UnmountFlags, unmount};
 
 /// The file system type of our mounts; with a subtype behind a dot where a helper program has mounted it.
 const TYPE: &str = "fuse";
-/// The source of our mounts, followed by the number of the process that serves it.
+/// The source of our mounts, followed by the number of the process that serves it and by when that was started: the
+/// number alone may be another's by now.
 const SOURCE: &str = "nvme-driver:";
-/// How long a daemon that has been killed may take to be gone.
-const DYING: Duration = Duration::from_secs(2);
+/// How long a daemon that has been killed may take to be gone, and another one to have mounted.
+const PATIENCE: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Why a directory cannot be mounted on.
@@ -92,40 +93,61 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// A directory that this process alone will mount on.
+/// A directory that is fit to be mounted on.
 #[derive(Debug)]
 pub(super) struct MountPoint {
     dir: PathBuf,
-    /// The directory below the mount, locked against another daemon that starts at the same time.
+}
+
+/// No other daemon looks for a place in the same directory while this is held. From before the look at what is mounted
+/// until our own mount is there: else two that start at once could each take the other's mount for a dead one's.
+#[derive(Debug)]
+pub(super) struct Claim {
     _lock: File,
 }
 
+impl Claim {
+    fn new(dir: &Path) -> Result<Self, MountError> {
+        let parent = dir.parent().unwrap_or(dir);
+        let look = |error| MountError::Look {
+            dir: parent.to_owned(),
+            error,
+        };
+        let lock = File::open(parent).map_err(look)?;
+        let since = Instant::now();
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Self { _lock: lock }),
+                Err(fs::TryLockError::Error(error)) => return Err(look(error)),
+                Err(fs::TryLockError::WouldBlock) if since.elapsed() < PATIENCE => {
+                    std::thread::sleep(LOOK_AGAIN)
+                }
+                Err(fs::TryLockError::WouldBlock) => {
+                    return Err(MountError::InUse {
+                        dir: dir.to_owned(),
+                        pid: None,
+                    });
+                }
+            }
+        }
+    }
+}
+
 impl MountPoint {
-    /// Makes `dir` if need be, takes it from a daemon that is no more, and locks it.
-    pub(super) fn claim(dir: &Path) -> Result<Self, MountError> {
+    /// Makes `dir` if need be, and takes it from a daemon that is no more. To be mounted on while the claim is held.
+    pub(super) fn claim(dir: &Path) -> Result<(Self, Claim), MountError> {
         let look = |error| MountError::Look {
             dir: dir.to_owned(),
             error,
         };
         make(dir)?;
         let dir = absolute(dir).map_err(look)?;
-        take_over(&dir)?;
-        let lock = File::open(&dir).map_err(look)?;
-        if !lock.metadata().map_err(look)?.is_dir() {
-            return Err(look(io::Error::from(io::ErrorKind::NotADirectory)));
-        }
-        if let Err(error) = lock.try_lock() {
-            return Err(match error {
-                fs::TryLockError::WouldBlock => MountError::InUse { dir, pid: None },
-                fs::TryLockError::Error(error) => look(error),
-            });
-        }
-        // Between the look and the lock another one may have mounted, and be done with its lock by now.
+        let claim = Claim::new(&dir)?;
         take_over(&dir)?;
         if fs::read_dir(&dir).map_err(look)?.next().is_some() {
             return Err(MountError::NotEmpty { dir });
         }
-        Ok(Self { dir, _lock: lock })
+        Ok((Self { dir }, claim))
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -134,7 +156,8 @@ impl MountPoint {
 
     /// The mount's source: how the next daemon knows whose it was.
     pub(super) fn source() -> String {
-        format!("{SOURCE}{}", std::process::id())
+        let pid = std::process::id();
+        format!("{SOURCE}{pid}:{}", started(pid).unwrap_or(0))
     }
 
     /// Whether this process's mount is the uppermost here.
@@ -164,13 +187,23 @@ fn make(dir: &Path) -> Result<(), MountError> {
     }
 }
 
-/// The path as the kernel's table of mounts has it, without looking at the directory itself, whose server may have
-/// ended.
+/// The path as the kernel's table of mounts has it. The directory itself is not looked at if its server has ended.
 fn absolute(dir: &Path) -> io::Result<PathBuf> {
-    let dir = std::path::absolute(dir)?;
+    let resolved = fs::canonicalize(dir);
+    if !resolved.as_ref().is_err_and(has_ended) {
+        return resolved;
+    }
+    let mut dir = std::path::absolute(dir)?;
+    // Symbolic links to it, by hand; the kernel follows no more of them either.
+    for _ in 0..40 {
+        let (Some(parent), Ok(target)) = (dir.parent(), fs::read_link(&dir)) else {
+            break;
+        };
+        dir = parent.join(target);
+    }
     match (dir.parent(), dir.file_name()) {
         (Some(parent), Some(name)) => Ok(fs::canonicalize(parent)?.join(name)),
-        _ => fs::canonicalize(dir),
+        _ => Err(io::Error::from(io::ErrorKind::InvalidInput)),
     }
 }
 
@@ -192,11 +225,13 @@ fn take_over(dir: &Path) -> Result<(), MountError> {
                 kind: mount.kind,
             });
         }
-        let pid = mount.source.strip_prefix(SOURCE).and_then(|pid| pid.parse().ok());
+        let server = mount.source.strip_prefix(SOURCE).unwrap_or_default();
+        let (pid, start) = server.split_once(':').unwrap_or((server, ""));
+        let (pid, start) = (pid.parse().ok(), start.parse().ok());
         // A file system whose server has ended says so at once; one whose server hangs would never answer, so it is
         // asked only if its process is not there.
         let gone = match pid {
-            Some(pid) if runs(pid) => false,
+            Some(pid) if runs(pid, start) => false,
             _ => fs::metadata(dir).is_err_and(|error| has_ended(&error)),
         };
         if gone {
@@ -205,7 +240,7 @@ fn take_over(dir: &Path) -> Result<(), MountError> {
                 dir.display()
             );
             detach(dir).map_err(look)?;
-        } else if since.elapsed() < DYING {
+        } else if since.elapsed() < PATIENCE {
             std::thread::sleep(LOOK_AGAIN);
         } else {
             return Err(MountError::InUse {
@@ -217,16 +252,25 @@ fn take_over(dir: &Path) -> Result<(), MountError> {
     Ok(())
 }
 
-/// Whether there is such a process, other than this one and other than one that only waits to be waited for.
-fn runs(pid: u32) -> bool {
-    if pid == std::process::id() {
-        return false;
-    }
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        // The name is in parentheses and may hold anything; the state follows the last one.
-        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
-        !matches!(state, Some('Z' | 'X'))
-    })
+/// Whether there is such a process, started at that time, other than this one and other than one that only waits to be
+/// waited for.
+fn runs(pid: u32, start: Option<u64>) -> bool {
+    pid != std::process::id() && start.is_none_or(|start| started(pid) == Some(start)) && is_alive(pid)
+}
+
+/// The fields of proc_pid_stat(5) behind the name, which is in parentheses and may hold anything: the state comes first.
+fn stat_of(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(") ").next().map(str::to_owned)
+}
+
+fn is_alive(pid: u32) -> bool {
+    stat_of(pid).is_some_and(|stat| !stat.starts_with(['Z', 'X']))
+}
+
+/// When a process was started, in ticks since the boot: field 22, of which the state is field 3.
+fn started(pid: u32) -> Option<u64> {
+    stat_of(pid)?.split(' ').nth(22 - 3)?.parse().ok()
 }
 
 fn detach(dir: &Path) -> io::Result<()> {
@@ -331,20 +375,24 @@ mod tests {
 
     #[test]
     fn a_process_runs_until_it_has_ended() {
-        assert!(runs(1));
+        assert!(runs(1, None));
+        assert!(runs(1, started(1)));
         assert!(
-            !runs(std::process::id()),
-            "what this process has left is for it to take"
+            !runs(1, started(1).map(|start| start + 1)),
+            "another one that had the number"
         );
-        assert!(!runs(u32::MAX));
+        let this = std::process::id();
+        assert!(started(this) > started(1));
+        assert!(!runs(this, None), "what this process has left is for it to take");
+        assert!(!runs(u32::MAX, None));
         let mut child = Command::new("true").spawn().unwrap();
         let pid = child.id();
         // Not waited for, it stays as a zombie, which serves nobody.
-        while runs(pid) {
+        while runs(pid, started(pid)) {
             std::thread::yield_now();
         }
         child.wait().unwrap();
-        assert!(!runs(pid));
+        assert!(!runs(pid, None));
     }
 
     #[test]
@@ -352,12 +400,17 @@ mod tests {
         let parent = std::env::temp_dir().join(format!("nvme-mount-point-{}", std::process::id()));
         let dir = parent.join("deep").join("nvme");
         let claimed = MountPoint::claim(&dir).unwrap();
-        assert_eq!(claimed.dir().file_name(), dir.file_name());
+        assert_eq!(claimed.0.dir().file_name(), dir.file_name());
         assert!(matches!(
             MountPoint::claim(&dir),
             Err(MountError::InUse { pid: None, .. })
         ));
         drop(claimed);
+        let link = parent.join("link");
+        std::os::unix::fs::symlink(&dir, &link).unwrap();
+        let by_link = MountPoint::claim(&link).unwrap();
+        assert_eq!(by_link.0.dir(), fs::canonicalize(&dir).unwrap());
+        drop(by_link);
         fs::write(dir.join("file"), "x").unwrap();
         assert!(matches!(
             MountPoint::claim(&dir),

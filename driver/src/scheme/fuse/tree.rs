@@ -1,7 +1,6 @@
 //! Requests of the kernel as calls of the scheme, and answers as replies.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -14,7 +13,8 @@ use fuser::{
 };
 
 use super::super::gate::Gate;
-use super::super::{Call, Caller, Errno, HandleId, NodeKind, OpenFlags, Permissions, Reply, Stat, lock};
+use super::super::{Call, Errno, HandleId, NodeKind, OpenFlags, Permissions, Reply, Stat, lock, may_wait};
+use super::caller::caller;
 use super::inodes::{Inodes, Place};
 use super::interrupts::Interrupts;
 use super::{MAX_BACKGROUND, MAX_PIECE_BYTES};
@@ -107,10 +107,26 @@ impl Tree {
         } else {
             FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES | FopenFlags::FOPEN_NOFLUSH
         };
-        let waits = waits(&place.path);
+        let waits = may_wait(&place.path);
         self.gate.call(call, move |result| match result {
             Ok(Reply::Opened(handle)) => reply.opened(file_handle(handle, waits), fopen),
             other => reply.error(failure(other)),
+        });
+    }
+
+    /// A call that may take long, and whose client may be interrupted meanwhile.
+    fn call_patiently(
+        &self,
+        req: &Request,
+        handle: FileHandle,
+        call: Call,
+        then: impl FnOnce(Result<Reply, Errno>) + Send + 'static,
+    ) {
+        let (interrupts, request) = (Arc::clone(&self.interrupts), req.unique().0);
+        interrupts.begin(request, req.pid(), handle_id(handle));
+        self.gate.call(call, move |result| {
+            interrupts.done(request);
+            then(result);
         });
     }
 
@@ -126,12 +142,6 @@ impl Drop for Tree {
     fn drop(&mut self) {
         self.interrupts.end();
     }
-}
-
-/// Whether reads of this file are answered when something happens.
-fn waits(path: &str) -> bool {
-    let name = path.split('?').next().and_then(|path| path.rsplit('/').next());
-    matches!(name, Some("events" | "bench"))
 }
 
 const fn file_handle(handle: HandleId, waits: bool) -> FileHandle {
@@ -190,47 +200,10 @@ const fn open_flags(flags: fuser::OpenFlags) -> OpenFlags {
     }
 }
 
-/// Who asks. The kernel says all but the supplementary groups.
-fn caller(req: &Request) -> Caller {
-    let (uid, gid, pid) = (req.uid(), req.gid(), req.pid());
-    // Root needs none, and does most of the opening.
-    let groups = if uid == 0 {
-        Vec::new()
-    } else {
-        groups_of(pid).unwrap_or_default()
-    };
-    Caller {
-        uid,
-        gid,
-        pid,
-        groups,
-    }
-}
-
-/// The supplementary groups of a process, which waits for the answer to its request meanwhile.
-fn groups_of(pid: u32) -> io::Result<Vec<u32>> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    Ok(groups_in(&status))
-}
-
-fn groups_in(status: &str) -> Vec<u32> {
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("Groups:"))
-        .into_iter()
-        .flat_map(str::split_whitespace)
-        .filter_map(|group| group.parse().ok())
-        .collect()
-}
-
 impl Filesystem for Tree {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
         // What an old kernel does not have costs speed, and nothing else.
-        for wanted in [
-            InitFlags::FUSE_ASYNC_DIO,
-            InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
-        ] {
+        for wanted in [InitFlags::FUSE_ASYNC_DIO, InitFlags::FUSE_PARALLEL_DIROPS] {
             if config.add_capabilities(wanted).is_err() {
                 log::info!("the kernel's FUSE does not have {wanted:?}");
             }
@@ -356,14 +329,10 @@ impl Filesystem for Tree {
             other => reply.error(failure(other)),
         };
         if handle.0 & WAITS == 0 {
-            return self.gate.call(call, answer);
+            self.gate.call(call, answer);
+        } else {
+            self.call_patiently(req, handle, call, answer);
         }
-        let (interrupts, request) = (Arc::clone(&self.interrupts), req.unique().0);
-        interrupts.begin(request, req.pid(), handle_id(handle));
-        self.gate.call(call, move |result| {
-            interrupts.done(request);
-            answer(result);
-        });
     }
 
     fn write(
@@ -431,7 +400,7 @@ impl Filesystem for Tree {
 
     fn fallocate(
         &self,
-        _req: &Request,
+        req: &Request,
         _number: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -451,7 +420,8 @@ impl Filesystem for Tree {
             len_bytes,
             deallocate,
         };
-        self.gate.call(call, move |result| done(result, reply));
+        // Of a whole disk it takes as long as the disk likes.
+        self.call_patiently(req, handle, call, move |result| done(result, reply));
     }
 
     fn opendir(&self, req: &Request, number: INodeNo, _flags: fuser::OpenFlags, reply: ReplyOpen) {
@@ -629,36 +599,8 @@ mod tests {
     }
 
     #[test]
-    fn the_files_that_wait_are_known_by_their_names() {
-        for path in [
-            "controller/events",
-            "controller/events?now",
-            "1/bench",
-            "12/bench",
-        ] {
-            assert!(waits(path), "{path}");
-        }
-        for path in [
-            "",
-            "1/data",
-            "controller/stats",
-            "1/data?prio=bench",
-            "bench/data",
-        ] {
-            assert!(!waits(path), "{path}");
-        }
+    fn a_handle_whose_reads_wait_keeps_its_number() {
         assert_eq!(handle_id(file_handle(HandleId(7), true)), HandleId(7));
         assert_ne!(file_handle(HandleId(7), true), file_handle(HandleId(7), false));
-    }
-
-    #[test]
-    fn supplementary_groups_are_read_from_the_process() {
-        assert_eq!(
-            groups_in("Name:\tcat\nGid:\t5\t5\t5\t5\nGroups:\t4 24 1000 \nX:\t1\n"),
-            [4, 24, 1000]
-        );
-        assert_eq!(groups_in("Groups:\t\n"), [0_u32; 0]);
-        assert_eq!(groups_in(""), [0_u32; 0]);
-        assert!(groups_of(std::process::id()).is_ok());
     }
 }
