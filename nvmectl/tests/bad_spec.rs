@@ -80,6 +80,11 @@ const KEYS: &[(&str, &[&str], &str)] = &[
     ("sgl", &["", "maybe"], "on or off"),
     ("vwc", &["", "true"], "on or off"),
     (
+        "cache",
+        &["", "on", "volatile"],
+        "loses what was not flushed when the process is killed",
+    ),
+    (
         "temperature",
         &["", "hot", "65536K", "-1K"],
         "kelvin such as 310K",

@@ -133,6 +133,11 @@ pub struct Config {
     pub sgl: bool,
     /// Whether there is a volatile write cache.
     pub vwc: bool,
+    /// Whether the volatile write cache is one in earnest: what was written and neither flushed, nor forced to the
+    /// medium (FUA), nor shut down (CC.SHN) is in this process's memory, and lost when the process is killed, when the
+    /// device is dropped and by a power cycle. Write Zeroes and Dataset Management go to the medium at once. Needs a
+    /// file as the backing, and `vwc`. Otherwise the cache loses nothing that the operating system does not.
+    pub volatile_cache: bool,
     /// Composite temperature in kelvin; 0 = not reported.
     pub temperature_kelvin: u16,
     /// What follows CC.EN.
@@ -170,6 +175,7 @@ impl Default for Config {
             dbbuf: true,
             sgl: true,
             vwc: true,
+            volatile_cache: false,
             temperature_kelvin: 310,
             ready: Ready::Normal,
             ready_delay_ns: 0,
@@ -216,6 +222,8 @@ impl Config {
         if let Backing::File(path) = &self.backing {
             check("backing", "file:", !path.as_os_str().is_empty())?;
         }
+        let has_cache = self.vwc && matches!(self.backing, Backing::File(_));
+        check("cache", "volatile", has_cache || !self.volatile_cache)?;
         check("queues", self.queues, (1..=4096).contains(&self.queues))?;
         check(
             "depth",

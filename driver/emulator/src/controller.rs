@@ -153,6 +153,9 @@ impl Controller {
         life.unsafe_shutdowns += u64::from(std::mem::take(&mut self.is_dirty));
         self.shn = SHN_NONE;
         self.reset(device, false, now_ns);
+        for namespace in device.namespaces.allocated() {
+            namespace.storage().lose_power();
+        }
         let _ = device.registers.take_writes();
         device.registers.set_vanished(false);
     }
@@ -270,21 +273,7 @@ impl Controller {
         let device = cx.device;
         device.registers.set_shutdown_status(SHST_IN_PROGRESS);
         device.set_running(false);
-        for slot in &device.shards {
-            drop(slot.borrow());
-        }
-        for namespace in device
-            .namespaces
-            .active()
-            .filter_map(|nsid| device.namespaces.get(nsid))
-        {
-            if let Err(status) = namespace.flush() {
-                log::error!(
-                    "namespace {} was not flushed at shutdown: {status}",
-                    namespace.nsid()
-                );
-            }
-        }
+        device.empty_write_cache();
         let done_at_ns = cx.now_ns.saturating_add(device.config.shutdown_delay_ns);
         self.shutdown = Shutdown::InProgress { done_at_ns };
     }

@@ -196,8 +196,26 @@ impl Device {
         self.write_cache.load(Ordering::Relaxed)
     }
 
+    /// Enables or disables the volatile write cache. What it holds when it is disabled goes to the media (Base 2.0,
+    /// section 5.27.1.4).
     pub fn set_write_cache(&self, enabled: bool) {
-        self.write_cache.store(enabled, Ordering::Relaxed);
+        let was_enabled = self.write_cache.swap(enabled, Ordering::Relaxed);
+        if was_enabled && !enabled {
+            self.empty_write_cache();
+        }
+    }
+
+    /// Brings what was written to the media, when the commands that are being done have ended. Those that begin
+    /// meanwhile are the caller's to prevent, or are not to be left in the cache any more.
+    pub fn empty_write_cache(&self) {
+        for slot in &self.shards {
+            drop(slot.borrow());
+        }
+        for namespace in self.namespaces.allocated() {
+            if let Err(status) = namespace.flush() {
+                log::error!("namespace {} was not flushed: {status}", namespace.nsid());
+            }
+        }
     }
 
     /// How interrupts of completion queue `qid` on `vector` are coalesced: entries to wait for, and for how long at most,

@@ -91,7 +91,8 @@
 //!   [`Emulator::set_namespace_active`]), firmware download, Sanitize, Security, telemetry, persistent event log.
 //! - Weighted round robin: arbitration is round robin. Controller Memory Buffer, Persistent Memory Region, boot partitions.
 //! - Several controllers in one subsystem; power states beyond the first.
-//! - The volatile write cache does not lose anything: with a file behind it, what was not flushed is in the page cache.
+//! - Lose what was not flushed, unless it is asked to (`cache=volatile`): with a file as the medium, that is otherwise in
+//!   the page cache, which only the end of the machine empties.
 #![forbid(unsafe_code)]
 
 mod admin;
@@ -126,7 +127,7 @@ pub use latency::LatencyModel;
 pub use namespace::{Format, Namespace};
 pub use nvm::{Limits, Outcome, execute};
 pub use registers::Registers;
-pub use storage::{FileStorage, SparseMemory, Storage, StorageError};
+pub use storage::{CachedFile, FileStorage, SparseMemory, Storage, StorageError};
 pub use tally::{DeviceCounters, OpcodeCounters, QueueCounters};
 pub use threads::Running;
 pub use transfer::{Cursor, DataPointer, Scratch, Segment, map};

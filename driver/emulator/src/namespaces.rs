@@ -56,6 +56,11 @@ impl Namespaces {
         self.slot(nsid).map(|slot| &slot.namespace)
     }
 
+    /// All of them, active or not.
+    pub fn allocated(&self) -> impl Iterator<Item = &Namespace> + '_ {
+        self.slots.iter().map(|slot| &slot.namespace)
+    }
+
     /// The identifiers of the active ones, ascending.
     pub fn active(&self) -> impl Iterator<Item = u32> + '_ {
         (1..=self.count()).filter(|nsid| self.get(*nsid).is_some())

@@ -6,6 +6,7 @@
 
 mod file;
 mod memory;
+mod volatile;
 
 use std::{io, path::PathBuf};
 
@@ -15,6 +16,7 @@ use crate::config::{Backing, Config};
 
 pub use file::FileStorage;
 pub use memory::SparseMemory;
+pub use volatile::CachedFile;
 
 /// What reads as zeroes is shown in pieces of this, all of them the same memory.
 const ZEROES_BYTES: usize = 64 << 10;
@@ -27,6 +29,8 @@ pub enum Storage {
     Memory(SparseMemory),
     /// A file, sparse where the file system can.
     File(FileStorage),
+    /// The same behind a volatile write cache.
+    CachedFile(CachedFile),
     /// Reads return zeroes; writes are dropped without a look at the data.
     Null,
 }
@@ -42,7 +46,11 @@ impl Storage {
                 if config.namespaces.len() > 1 {
                     path.as_mut_os_string().push(format!(".{nsid}"));
                 }
-                Self::File(FileStorage::open(path, size_bytes)?)
+                if config.volatile_cache {
+                    Self::CachedFile(CachedFile::open(path, size_bytes)?)
+                } else {
+                    Self::File(FileStorage::open(path, size_bytes)?)
+                }
             }
         })
     }
@@ -60,6 +68,7 @@ impl Storage {
         match self {
             Self::Memory(memory) => memory.read(offset_bytes, len_bytes, sink),
             Self::File(file) => file.read(offset_bytes, len_bytes, bounce, sink),
+            Self::CachedFile(file) => file.read(offset_bytes, len_bytes, bounce, sink),
             Self::Null => show_zeroes(len_bytes, sink),
         }
     }
@@ -77,6 +86,7 @@ impl Storage {
         match self {
             Self::Memory(memory) => memory.write(offset_bytes, len_bytes, source),
             Self::File(file) => file.write(offset_bytes, len_bytes, bounce, source),
+            Self::CachedFile(file) => file.write(offset_bytes, len_bytes, bounce, source),
             Self::Null => Ok(()),
         }
     }
@@ -86,6 +96,7 @@ impl Storage {
         match self {
             Self::Memory(memory) => memory.deallocate(offset_bytes, len_bytes),
             Self::File(file) => file.deallocate(offset_bytes, len_bytes),
+            Self::CachedFile(file) => file.deallocate(offset_bytes, len_bytes),
             Self::Null => Ok(()),
         }
     }
@@ -95,7 +106,7 @@ impl Storage {
         match self {
             // To the end of the last chunk, which may reach beyond the size: it goes as a whole then.
             Self::Memory(memory) => memory.deallocate(0, memory.capacity_bytes()),
-            Self::File(_) | Self::Null => self.deallocate(0, size_bytes),
+            Self::File(_) | Self::CachedFile(_) | Self::Null => self.deallocate(0, size_bytes),
         }
     }
 
@@ -103,7 +114,16 @@ impl Storage {
     pub fn flush(&self) -> Result<(), StorageError> {
         match self {
             Self::File(file) => file.flush(),
+            Self::CachedFile(file) => file.flush(),
             Self::Memory(_) | Self::Null => Ok(()),
+        }
+    }
+
+    /// Power is lost: of a volatile write cache, what was not flushed is gone.
+    pub fn lose_power(&self) {
+        match self {
+            Self::CachedFile(file) => file.lose_power(),
+            Self::Memory(_) | Self::File(_) | Self::Null => {}
         }
     }
 
@@ -112,6 +132,7 @@ impl Storage {
         match self {
             Self::Memory(memory) => memory.allocated_bytes(),
             Self::File(file) => file.allocated_bytes(),
+            Self::CachedFile(file) => file.allocated_bytes(),
             Self::Null => 0,
         }
     }
@@ -120,7 +141,7 @@ impl Storage {
     pub fn capacity_bytes(&self) -> u64 {
         match self {
             Self::Memory(memory) => memory.capacity_bytes(),
-            Self::File(_) | Self::Null => crate::config::MAX_NAMESPACE_BYTES,
+            Self::File(_) | Self::CachedFile(_) | Self::Null => crate::config::MAX_NAMESPACE_BYTES,
         }
     }
 
@@ -134,6 +155,7 @@ impl Storage {
         }
         match self {
             Self::File(file) => file.resize(new_bytes),
+            Self::CachedFile(file) => file.resize(new_bytes),
             _ if new_bytes < old_bytes => self.deallocate(new_bytes, old_bytes - new_bytes),
             _ => Ok(()),
         }

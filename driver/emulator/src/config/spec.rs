@@ -29,7 +29,7 @@ struct Draft {
 const ON_OFF: &str = "on or off";
 const DELAY: &str = "a time such as 100ms (ns, us, ms or s), up to 600s";
 
-const KEYS: [Key; 29] = [
+const KEYS: [Key; 30] = [
     Key {
         name: "size",
         accepted: "bytes per namespace such as 4GiB (KiB, MiB, GiB, TiB or plain), a multiple of the block size, up to \
@@ -235,6 +235,26 @@ const KEYS: [Key; 29] = [
         accepted: ON_OFF,
         read: |draft, text| on_off(text).map(|on| draft.config.vwc = on),
         show: |config| shown_on_off(config.vwc),
+    },
+    Key {
+        name: "cache",
+        accepted: "safe, or volatile for a write cache that loses what was not flushed when the process is killed or \
+                   power is lost (with backing=file:PATH and vwc=on)",
+        read: |draft, text| {
+            draft.config.volatile_cache = match text {
+                "safe" => false,
+                "volatile" => true,
+                _ => return None,
+            };
+            Some(())
+        },
+        show: |config| {
+            if config.volatile_cache {
+                "volatile".into()
+            } else {
+                "safe".into()
+            }
+        },
     },
     Key {
         name: "temperature",

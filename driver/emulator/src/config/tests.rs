@@ -247,12 +247,13 @@ prop_compose! {
             (1u16..=4096, 1u32..=65_536, proptest::option::of(13u32..=32), 1u16..=2048, 0u8..=15, any::<u8>(), 0u8..=15),
         (threads, seed, channels, temperature_kelvin) in (1u16..=64, any::<u64>(), 0u32..=65_536, any::<u16>()),
         (serial, model, firmware) in (identifier(20), identifier(40), identifier(8)),
-        flags: [bool; 4],
+        flags: [bool; 5],
         ready in prop_oneof![Just(Ready::Normal), Just(Ready::Never), Just(Ready::CfsOnEnable)],
         delays in proptest::array::uniform3(0..=MAX_DELAY_NS),
     ) -> Config {
+        let volatile_cache = flags[4] && flags[3] && matches!(backing, Backing::File(_));
         Config {
-            namespaces, backing, queues, depth_entries, vectors, dstrd, timeout_500ms, mpsmax, threads, seed, serial,
+            volatile_cache, namespaces, backing, queues, depth_entries, vectors, dstrd, timeout_500ms, mpsmax, threads, seed, serial,
             model, firmware, latency, write_latency, channels, temperature_kelvin, ready,
             mdts_bytes: mdts.map(|log| 1 << log),
             bandwidth_bytes_per_s: bandwidth,

@@ -109,11 +109,15 @@ impl FileStorage {
         for_pieces(offset_bytes, len_bytes, |at_bytes, piece_bytes| {
             bounce.resize(piece_bytes as usize, 0);
             source(bounce)?;
-            self.file
-                .write_all_at(bounce, at_bytes)
-                .map_err(failed_write(at_bytes, piece_bytes))?;
-            Ok(())
+            Ok(self.write_whole(at_bytes, bounce)?)
         })
+    }
+
+    /// Writes all of `bytes` at `at_bytes`.
+    pub(super) fn write_whole(&self, at_bytes: u64, bytes: &[u8]) -> Result<(), StorageError> {
+        self.file
+            .write_all_at(bytes, at_bytes)
+            .map_err(failed_write(at_bytes, bytes.len() as u64))
     }
 
     /// Punches a hole, or writes zeroes where the file system cannot.
@@ -167,7 +171,8 @@ fn failed_write(offset_bytes: u64, len_bytes: u64) -> impl Fn(io::Error) -> Stor
     }
 }
 
-fn for_pieces<E>(
+/// Calls `each` with place and length, in bytes, of one piece after the other.
+pub(super) fn for_pieces<E>(
     mut at_bytes: u64,
     mut len_bytes: u64,
     mut each: impl FnMut(u64, u64) -> Result<(), E>,

@@ -33,6 +33,11 @@ fn open(path: &Path, size_bytes: u64) -> Result<Storage, StorageError> {
     Ok(Storage::File(FileStorage::open(path.into(), size_bytes)?))
 }
 
+/// One of [`SIZE`] bytes behind a cache.
+fn open_cached(path: &Path) -> Storage {
+    Storage::CachedFile(CachedFile::open(path.into(), SIZE).unwrap())
+}
+
 fn write(storage: &Storage, offset_bytes: u64, data: &[u8]) -> Result<(), StorageError> {
     let mut rest = data;
     storage.write(offset_bytes, data.len() as u64, &mut Vec::new(), |into| {
@@ -84,6 +89,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 fn behaves_as_a_byte_array(storage: &Storage, steps: &[Step]) -> Result<(), TestCaseError> {
     let mut model = vec![0u8; SIZE as usize];
+    play(storage, steps, &mut model)?;
+    prop_assert!(read(storage, 0, SIZE).unwrap() == model);
+    Ok(())
+}
+
+/// Does `steps` to both.
+fn play(storage: &Storage, steps: &[Step], model: &mut [u8]) -> Result<(), TestCaseError> {
     for step in steps {
         match *step {
             Step::Write(at, fill, len) => {
@@ -102,7 +114,6 @@ fn behaves_as_a_byte_array(storage: &Storage, steps: &[Step]) -> Result<(), Test
             }
         }
     }
-    prop_assert!(read(storage, 0, SIZE).unwrap() == model);
     Ok(())
 }
 
@@ -119,6 +130,82 @@ proptest! {
         let path = TemporaryPath::new();
         behaves_as_a_byte_array(&open(&path.0, SIZE).unwrap(), &steps)?;
     }
+
+    #[test]
+    fn a_cached_file_is_a_byte_array_and_the_file_follows_with_a_flush(
+        before in steps(),
+        flushed: bool,
+        after in steps(),
+    ) {
+        let path = TemporaryPath::new();
+        let storage = open_cached(&path.0);
+        behaves_as_a_byte_array(&storage, &before)?;
+        let seen = read(&storage, 0, SIZE).unwrap();
+        if flushed {
+            storage.flush().unwrap();
+            prop_assert!(std::fs::read(&path.0).unwrap() == seen);
+        }
+        // The same again over what there is now, deallocations and all: as a byte array that begins with it.
+        let mut model = seen.clone();
+        play(&storage, &after, &mut model)?;
+        prop_assert!(read(&storage, 0, SIZE).unwrap() == model);
+        if flushed {
+            // Of what came after the flush, writes are lost; deallocations went to the file at once.
+            let mut kept = seen;
+            for step in &after {
+                if let Step::Deallocate(at, len) = *step {
+                    kept[at as usize..(at + len) as usize].fill(0);
+                }
+            }
+            storage.lose_power();
+            prop_assert!(read(&storage, 0, SIZE).unwrap() == kept);
+            drop(storage);
+            prop_assert!(std::fs::read(&path.0).unwrap() == kept);
+        }
+    }
+}
+
+#[test]
+fn what_a_cache_holds_is_lost_with_it() {
+    let path = TemporaryPath::new();
+    let storage = open_cached(&path.0);
+    write(&storage, 4096, &[1; 4096]).unwrap();
+    storage.flush().unwrap();
+    write(&storage, 6000, &[2; 4096]).unwrap();
+    assert_eq!(read(&storage, 5999, 3).unwrap(), [1, 2, 2]);
+    drop(storage);
+    let again = open_cached(&path.0);
+    assert_eq!(read(&again, 5999, 3).unwrap(), [1, 1, 1]);
+    assert_eq!(read(&again, 8191, 2).unwrap(), [1, 0]);
+}
+
+#[test]
+fn a_cache_takes_so_much_memory_and_no_more() {
+    const SIZE: u64 = 200 << 20;
+    let path = TemporaryPath::new();
+    let storage = Storage::CachedFile(CachedFile::open(path.0.clone(), SIZE).unwrap());
+    let piece = vec![7; 1 << 20];
+    for offset_bytes in (0..SIZE).step_by(piece.len()) {
+        write(&storage, offset_bytes, &piece).unwrap();
+    }
+    storage.lose_power();
+    let left: u64 = (0..SIZE)
+        .step_by(piece.len())
+        .map(|offset_bytes| u64::from(read(&storage, offset_bytes, 1).unwrap() == [7]))
+        .sum();
+    assert!((200 - 64..200).contains(&left), "{left} MiB");
+    assert_eq!(read(&storage, SIZE - 1, 1).unwrap(), [0]);
+}
+
+#[test]
+fn a_smaller_file_has_no_cache_behind_its_end() {
+    let path = TemporaryPath::new();
+    let storage = open_cached(&path.0);
+    write(&storage, 0, &[5; 10_000]).unwrap();
+    storage.resize(SIZE, 4096).unwrap();
+    storage.resize(4096, SIZE).unwrap();
+    storage.flush().unwrap();
+    assert_eq!(read(&storage, 4095, 3).unwrap(), [5, 0, 0]);
 }
 
 #[test]
