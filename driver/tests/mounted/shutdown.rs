@@ -110,7 +110,10 @@ fn a_signal_under_load_loses_nothing_that_was_answered() {
         let folder = Folder::new();
         let file = folder.path("disk");
         let mut daemon = Daemon::start(
-            &format!("size=1MiB,lba=4096,backing=file:{}", file.display()),
+            &format!(
+                "size=1MiB,lba=4096,cache=volatile,backing=file:{}",
+                file.display()
+            ),
             &folder.path("nvme"),
         );
         let disk = OpenOptions::new()
@@ -119,10 +122,11 @@ fn a_signal_under_load_loses_nothing_that_was_answered() {
             .open(daemon.path("1/data"))
             .expect("the disk");
         let written: Vec<AtomicU64> = (0..THREADS).map(|_| AtomicU64::new(0)).collect();
-        let (status, text) = std::thread::scope(|scope| {
+        let (early, (status, text)) = std::thread::scope(|scope| {
+            let mut writers = Vec::new();
             for (thread, written) in written.iter().enumerate() {
                 let (disk, thread) = (&disk, thread as u64);
-                scope.spawn(move || {
+                writers.push(scope.spawn(move || {
                     // Around and around, until the driver is gone; the disk stays open meanwhile.
                     for number in 1.. {
                         let place = (thread * BLOCKS + number % BLOCKS) * 4096;
@@ -132,17 +136,22 @@ fn a_signal_under_load_loses_nothing_that_was_answered() {
                         }
                         written.store(number, Ordering::SeqCst);
                     }
-                });
+                }));
             }
-            while written
-                .iter()
-                .any(|written| written.load(Ordering::SeqCst) < 2 * BLOCKS)
+            // Told after the daemon's end, which the other writers wait for.
+            let mut early = false;
+            while !early
+                && written
+                    .iter()
+                    .any(|written| written.load(Ordering::SeqCst) < 2 * BLOCKS)
             {
+                early = writers.iter().any(|writer| writer.is_finished());
                 std::thread::yield_now();
             }
             daemon.signal(signal);
-            daemon.wait()
+            (early, daemon.wait())
         });
+        assert!(!early, "a write failed before the signal: {status}, {text}");
         assert_eq!((status.code(), text.as_str()), (Some(0), ""), "{signal:?}");
         assert!(!is_mounted(&folder.path("nvme")), "no mount is left");
         drop(disk);
