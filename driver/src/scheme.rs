@@ -33,7 +33,9 @@
 //!   A call moves at most [`MAX_TRANSFER_BYTES`], beyond that it is short. `Sync` is a Flush command.
 //!   `Zero` makes any range read as zeroes: with Write Zeroes where the controller has it, otherwise by
 //!   writing zeroes; to give storage up as well (Dataset Management, which promises nothing of what is read
-//!   afterwards) changes nothing of that. It keeps writes of its range out as another write does.
+//!   afterwards) changes nothing of that. It is not atomic as a whole: it goes piece by piece, of 256 MiB (1 MiB
+//!   where the zeroes are written) and of each block that it touches in part, and keeps writes out of one piece
+//!   at a time as another write does. It can be ended between pieces (`EINTR`).
 //! - **Partitions** are those of a GPT (the one at the end where the first is not whole) or an MBR with its
 //!   logical partitions, numbered as Linux does; a namespace with a file system and no table has none, and
 //!   the extended partition itself is none. An entry that reaches out of the namespace or into the table is
@@ -202,8 +204,8 @@ impl Scheme {
         self.handles.len()
     }
 
-    /// Ends the reads that wait for something to happen (of `controller/events` and of `bench`): they are
-    /// answered `EINTR`, and whoever still wants to know reads again. For a server that cannot take a call
+    /// Ends the reads that wait for something to happen (of `controller/events` and of `bench`), and each
+    /// [`Call::Zero`] at its next piece: they are answered `EINTR`, and whoever still wants it asks again. For a server that cannot take a call
     /// back when its client is interrupted, and before it stops.
     pub fn wake_readers(&self) {
         self.handles.wake_readers();

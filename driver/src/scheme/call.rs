@@ -72,8 +72,10 @@ pub enum Call {
         change: Permissions,
     },
     /// Makes bytes of a block device read as zeroes; answered by [`Reply::Done`]. What is beyond the end is
-    /// left out; a length of 0, or nothing before the end, is `EINVAL`, as it is to `fallocate` on Linux. A
-    /// failure may leave a part of it done; it may be asked again.
+    /// left out; a length of 0, or nothing before the end, is `EINVAL`, as it is to `fallocate` on Linux. It is
+    /// done piece by piece and not atomic as a whole: others may write in between. [`Call::Wake`],
+    /// [`Call::Close`] and [`Scheme::wake_readers`](super::Scheme::wake_readers) end it between two pieces with
+    /// `EINTR`. A failure may leave a part of it done; it may be asked again.
     Zero {
         /// What was opened.
         handle: HandleId,
@@ -84,8 +86,9 @@ pub enum Call {
         /// Let the controller give the storage up as well (`FALLOC_FL_PUNCH_HOLE`).
         deallocate: bool,
     },
-    /// Ends the reads on the handle that wait for something to happen: they are answered `EINTR`. Answered by
-    /// [`Reply::Done`].
+    /// Ends what may take long on the handle: reads that wait for something to happen, and each
+    /// [`Call::Zero`] when the piece of it that is with the device has been done. They are answered `EINTR`.
+    /// Answered by [`Reply::Done`].
     Wake {
         /// What was opened.
         handle: HandleId,

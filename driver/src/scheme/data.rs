@@ -6,6 +6,7 @@ mod zero;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::partitions::{Partition, Partitions};
@@ -83,6 +84,11 @@ trait Work: Send {
     fn locked_bytes(&self) -> Range<u64>;
 
     fn mode(&self) -> Mode;
+
+    /// A part of it is done: it is not refused any more, however many wait.
+    fn has_begun(&self) -> bool {
+        false
+    }
 
     /// The blocks are free.
     fn begin(self: Box<Self>, grant: Grant);
@@ -164,9 +170,9 @@ impl Volume {
 
     /// Begins `work` now or when its blocks are free.
     fn change(self: &Arc<Self>, work: Box<dyn Work>) {
-        let claim = lock(&self.writers)
-            .ranges
-            .claim(work.locked_bytes(), work.mode(), work);
+        let (bytes, mode) = (work.locked_bytes(), work.mode());
+        let may_refuse = !work.has_begun();
+        let claim = lock(&self.writers).ranges.claim(bytes, mode, may_refuse, work);
         match claim {
             Claim::Granted(ticket, work) => self.begin(ticket, work),
             Claim::Waiting => {}
@@ -238,8 +244,22 @@ impl Drop for Grant {
     }
 }
 
+/// Until when those who asked for something that takes long want to wait: until [`DataFile::wake`].
+struct Patience {
+    wakes: Arc<AtomicU64>,
+    wakes_then: u64,
+}
+
+impl Patience {
+    fn is_over(&self) -> bool {
+        self.wakes.load(Ordering::Relaxed) != self.wakes_then
+    }
+}
+
 /// An open block device.
 pub(crate) struct DataFile {
+    /// How often those who wait were told not to.
+    wakes: Arc<AtomicU64>,
     volume: Arc<Volume>,
     /// By whom, for schedulers that keep a client on one queue, and how urgent it is.
     hint: Hint,
@@ -263,7 +283,24 @@ impl DataFile {
             class,
         };
         let part = partition.map(|partition| (partition, block_bytes));
-        Ok(Self { volume, hint, part })
+        Ok(Self {
+            wakes: Arc::default(),
+            volume,
+            hint,
+            part,
+        })
+    }
+
+    /// Ends what takes long (`EINTR`), when the piece of it that is with the device has been done.
+    pub(crate) fn wake(&self) {
+        self.wakes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn patience(&self) -> Patience {
+        Patience {
+            wakes: Arc::clone(&self.wakes),
+            wakes_then: self.wakes.load(Ordering::Relaxed),
+        }
     }
 
     /// The partition that it is, as it was when it was opened.
@@ -339,7 +376,8 @@ impl DataFile {
         match begun {
             Ok((geometry, range, how)) => {
                 let arrived_ns = self.volume.service.now_ns();
-                let zero = Zero::new(self.hint, geometry, range, how, arrived_ns, pending);
+                let patience = self.patience();
+                let zero = Zero::new(self.hint, geometry, range, how, patience, arrived_ns, pending);
                 self.volume.change(Box::new(zero));
             }
             Err(errno) => pending.answer(Err(errno)),

@@ -74,11 +74,12 @@ impl Handles {
         open.map(|(handle, _)| Arc::clone(handle)).ok_or(Errno::EBADF)
     }
 
-    /// Ends the reads of all handles that wait for something to happen.
+    /// [Wakes](Handle::wake) all handles.
     pub(crate) fn wake_readers(&self) {
         let waiting: Vec<Arc<Handle>> = {
             let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-            let may_wait = |handle: &&Arc<Handle>| handle.node.waits();
+            let may_wait =
+                |handle: &&Arc<Handle>| handle.node.waits() || matches!(handle.file, File::Data(_));
             let handles = table.open.values().map(|(handle, _)| handle);
             handles.filter(may_wait).map(Arc::clone).collect()
         };
@@ -274,16 +275,18 @@ impl Handle {
         match &self.file {
             File::Bench(bench) => bench.close(),
             File::Events(events) => events.close(),
-            File::Directory | File::Document(_) | File::Data(_) | File::Admin(_) | File::Io(_) => {}
+            File::Data(data) => data.wake(),
+            File::Directory | File::Document(_) | File::Admin(_) | File::Io(_) => {}
         }
     }
 
-    /// Ends the reads that wait for something to happen.
+    /// Ends the reads that wait for something to happen, and zeroings.
     pub(crate) fn wake(&self) {
         match &self.file {
             File::Bench(bench) => bench.wake(),
             File::Events(events) => events.wake(),
-            File::Directory | File::Document(_) | File::Data(_) | File::Admin(_) | File::Io(_) => {}
+            File::Data(data) => data.wake(),
+            File::Directory | File::Document(_) | File::Admin(_) | File::Io(_) => {}
         }
     }
 }

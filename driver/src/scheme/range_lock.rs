@@ -66,8 +66,8 @@ impl<T> RangeLock<T> {
         }
     }
 
-    /// Claims `bytes` for `work`.
-    pub(crate) fn claim(&mut self, bytes: Range<u64>, mode: Mode, work: T) -> Claim<T> {
+    /// Claims `bytes` for `work`; unless it `may_refuse` it waits however many do already.
+    pub(crate) fn claim(&mut self, bytes: Range<u64>, mode: Mode, may_refuse: bool, work: T) -> Claim<T> {
         let wanted = Held { bytes, mode };
         // Usual case, without a look at the others: whole blocks, and nobody excludes anybody.
         let alone = mode == Mode::Shared && self.exclusive == 0;
@@ -76,7 +76,7 @@ impl<T> RangeLock<T> {
         if granted {
             return Claim::Granted(self.grant(wanted), work);
         }
-        if self.waiting.len() >= self.max_waiting {
+        if may_refuse && self.waiting.len() >= self.max_waiting {
             return Claim::Full(work);
         }
         self.waiting.push_back((wanted, work));
@@ -147,29 +147,32 @@ mod tests {
     #[test]
     fn shared_ranges_overlap_and_an_exclusive_one_waits_for_all_of_them() {
         let mut lock = RangeLock::new(8);
-        let first = granted(lock.claim(0..8192, Mode::Shared, 1));
-        let second = granted(lock.claim(4096..12288, Mode::Shared, 2));
+        let first = granted(lock.claim(0..8192, Mode::Shared, true, 1));
+        let second = granted(lock.claim(4096..12288, Mode::Shared, true, 2));
         assert!(matches!(
-            lock.claim(4096..8192, Mode::Exclusive, 3),
+            lock.claim(4096..8192, Mode::Exclusive, true, 3),
             Claim::Waiting
         ));
         assert_eq!(released(&mut lock, first), []);
         let ready = released(&mut lock, second);
         assert_eq!(ready.iter().map(|(_, work)| *work).collect::<Vec<_>>(), [3]);
         // Neighbours do not touch.
-        granted(lock.claim(0..4096, Mode::Exclusive, 4));
-        granted(lock.claim(8192..8193, Mode::Shared, 5));
+        granted(lock.claim(0..4096, Mode::Exclusive, true, 4));
+        granted(lock.claim(8192..8193, Mode::Shared, true, 5));
     }
 
     #[test]
     fn nothing_overtakes_what_it_conflicts_with() {
         let mut lock = RangeLock::new(8);
-        let first = granted(lock.claim(0..10, Mode::Shared, 1));
-        assert!(matches!(lock.claim(5..15, Mode::Exclusive, 2), Claim::Waiting));
+        let first = granted(lock.claim(0..10, Mode::Shared, true, 1));
+        assert!(matches!(
+            lock.claim(5..15, Mode::Exclusive, true, 2),
+            Claim::Waiting
+        ));
         // Shares with 1, but 2 came before.
-        assert!(matches!(lock.claim(8..10, Mode::Shared, 3), Claim::Waiting));
+        assert!(matches!(lock.claim(8..10, Mode::Shared, true, 3), Claim::Waiting));
         // Shares with everything.
-        granted(lock.claim(0..5, Mode::Shared, 4));
+        granted(lock.claim(0..5, Mode::Shared, true, 4));
         let ready = released(&mut lock, first);
         assert_eq!(ready.len(), 1, "3 still waits for 2");
         let ready = ready.into_iter().next().map(|(ticket, work)| {
@@ -185,9 +188,19 @@ mod tests {
     #[test]
     fn a_full_queue_gives_the_work_back() {
         let mut lock = RangeLock::new(1);
-        granted(lock.claim(0..10, Mode::Exclusive, 1));
-        assert!(matches!(lock.claim(0..10, Mode::Exclusive, 2), Claim::Waiting));
-        assert!(matches!(lock.claim(0..10, Mode::Exclusive, 3), Claim::Full(3)));
+        granted(lock.claim(0..10, Mode::Exclusive, true, 1));
+        assert!(matches!(
+            lock.claim(0..10, Mode::Exclusive, true, 2),
+            Claim::Waiting
+        ));
+        assert!(matches!(
+            lock.claim(0..10, Mode::Exclusive, true, 3),
+            Claim::Full(3)
+        ));
+        assert!(matches!(
+            lock.claim(0..10, Mode::Exclusive, false, 3),
+            Claim::Waiting
+        ));
     }
 
     #[derive(Clone, Debug)]
@@ -222,7 +235,7 @@ mod tests {
                     Step::Claim { start, len, exclusive } => {
                         let mode = if exclusive { Mode::Exclusive } else { Mode::Shared };
                         let bytes = start..start + len;
-                        if let Claim::Granted(ticket, index) = lock.claim(bytes.clone(), mode, claims.len()) {
+                        if let Claim::Granted(ticket, index) = lock.claim(bytes.clone(), mode, true, claims.len()) {
                             ready.push_back((ticket, index));
                         }
                         claims.push(Held { bytes, mode });

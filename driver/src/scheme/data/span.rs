@@ -63,12 +63,6 @@ impl Geometry {
         self.first_block + (offset >> self.lba_shift)
     }
 
-    /// The bytes of all blocks that `bytes` touch, from the namespace's start.
-    pub(crate) const fn covered(self, bytes: &Range<u64>) -> Range<u64> {
-        let end = self.first_block + bytes.end.div_ceil(1 << self.lba_shift);
-        self.block_at(bytes.start) << self.lba_shift..end << self.lba_shift
-    }
-
     /// What of `len_bytes` from `offset` is in the device, `None` if nothing is.
     pub(crate) fn span(self, offset: u64, len_bytes: usize) -> Option<Span> {
         let left_bytes = self.size_bytes().checked_sub(offset)?;
@@ -178,7 +172,7 @@ mod tests {
             assert_eq!(whole.part(first_block, blocks).blocks(), wanted);
         }
         let part = whole.part(10, 20);
-        assert_eq!(part.covered(&(1..2)), 40960..45056);
+        assert_eq!(part.span(1, 1).map(Span::covered), Some(40960..45056));
         assert_eq!(part.span(20 * 4096, 1), None);
         let span = part.span(20 * 4096 - 1, 5000).unwrap();
         assert_eq!((span.slba(), span.blocks(), span.len_bytes()), (29, 1, 1));

@@ -8,11 +8,13 @@ use zerocopy::FromBytes;
 
 use super::super::service::{Identity, IoError, Namespace};
 use super::{
-    Answer, Buffer, Errno, Finished, Geometry, Grant, Hint, Mode, Op, Pending, Reply, Span, Work, lock,
+    Answer, Buffer, Errno, Finished, Geometry, Grant, Hint, Mode, Op, Patience, Pending, Reply, Span, Volume,
+    Work, lock,
 };
 
-/// The most that one request zeroes by commands without data. It bounds how many commands a request becomes
-/// (Write Zeroes does at most 65536 blocks), so that other clients' requests get in between.
+/// The most that one request zeroes by commands without data, and locks. It bounds how many commands a request
+/// becomes (Write Zeroes does at most 65536 blocks), so that other clients' requests get in between, and how
+/// long one waits for it who wants it ended.
 const MAX_COMMANDED_BYTES: u64 = 256 << 20;
 
 /// The most that one request zeroes by writing a buffer.
@@ -52,18 +54,20 @@ impl How {
     }
 }
 
-/// A range that is being zeroed, under one lock for all of it.
+/// A range that is being zeroed, piece by piece: each is locked by itself, so that other writers get in between
+/// and whoever has lost patience can have it ended.
 pub(super) struct Zero {
     hint: Hint,
-    /// All blocks touched, in bytes from the namespace's start.
-    locked_bytes: Range<u64>,
     block_bytes: u32,
     /// The blocks that are touched in part, each to be read, changed and written.
     edges: [Option<Span>; 2],
     /// Whole blocks still to be zeroed.
     left: Range<u64>,
     how: How,
+    patience: Patience,
     arrived_ns: u64,
+    /// A piece of it has been granted already.
+    begun: bool,
     pending: Pending,
 }
 
@@ -74,6 +78,7 @@ impl Zero {
         geometry: Geometry,
         bytes: Range<u64>,
         how: How,
+        patience: Patience,
         arrived_ns: u64,
         pending: Pending,
     ) -> Self {
@@ -93,50 +98,52 @@ impl Zero {
         };
         Self {
             hint,
-            locked_bytes: geometry.covered(&bytes),
             block_bytes,
             edges,
             left,
             how,
+            patience,
             arrived_ns,
+            begun: false,
             pending,
         }
     }
 
-    /// Does the next step, or answers when there is none.
-    fn next(mut self: Box<Self>, grant: Grant) {
-        if let Some(span) = self.edges.iter_mut().find_map(Option::take) {
-            let bytes = vec![0; span.cover_bytes()];
-            let blocks = (span.slba(), span.blocks());
-            return self.submit(grant, Op::Read, blocks, heap(bytes), Step::ReadEdge(span));
-        }
-        let blocks = self.piece();
-        if blocks == 0 {
-            return self.pending.answer(Ok(Reply::Done));
-        }
-        if self.how.deallocate {
-            let piece = (self.left.start, blocks);
-            return self.submit(grant, Op::Deallocate, piece, Buffer::None, Step::Deallocate);
-        }
-        self.zero_piece(grant, Vec::new());
+    /// The edge that is next, before all pieces.
+    fn edge(&self) -> Option<Span> {
+        self.edges.iter().flatten().next().copied()
     }
 
-    /// Blocks of the next piece.
-    fn piece(&self) -> u64 {
+    /// First block and number of blocks of the next piece; 0 when there is none.
+    fn piece(&self) -> (u64, u64) {
         let most = self.how.piece_bytes() / u64::from(self.block_bytes);
-        (self.left.end - self.left.start).min(most.max(1))
+        (
+            self.left.start,
+            (self.left.end - self.left.start).min(most.max(1)),
+        )
     }
 
-    /// Zeroes the next piece; `zeroes` is the buffer of the last one, if it was written.
-    fn zero_piece(mut self: Box<Self>, grant: Grant, mut zeroes: Vec<u8>) {
-        let (slba, blocks) = (self.left.start, self.piece());
-        self.left.start += blocks;
+    /// Why it cannot go on, if it cannot.
+    fn hindrance(&self, volume: &Volume) -> Option<Errno> {
+        if self.patience.is_over() {
+            return Some(Errno::EINTR);
+        }
+        match volume.geometry() {
+            Ok(geometry) if geometry.block_bytes() == self.block_bytes => None,
+            // Formatted in the middle of it: the blocks that are left are others now.
+            Ok(_) => Some(Errno::ENODEV),
+            Err(errno) => Some(errno),
+        }
+    }
+
+    fn zero_piece(self: Box<Self>, grant: Grant) {
+        let (slba, blocks) = self.piece();
         let (op, buffer) = if self.how.write_zeroes {
             let deallocate = self.how.deac;
             (Op::WriteZeroes { deallocate }, Buffer::None)
         } else {
             let len_bytes = blocks * u64::from(self.block_bytes);
-            zeroes.resize(usize::try_from(len_bytes).unwrap_or(0), 0);
+            let zeroes = vec![0; usize::try_from(len_bytes).unwrap_or(0)];
             (Op::Write { fua: false }, heap(zeroes))
         };
         self.submit(grant, op, (slba, blocks), buffer, Step::Zero);
@@ -163,31 +170,37 @@ impl Zero {
             return self.pending.answer(Err(error.into()));
         }
         self.arrived_ns = grant.volume.service.now_ns();
-        let bytes = match finished.buffer {
-            Buffer::Heap { bytes, .. } => bytes,
-            _ => Vec::new(),
-        };
-        match step {
-            Step::ReadEdge(span) => {
-                let mut bytes = bytes;
+        match (step, finished.buffer) {
+            (Step::ReadEdge(span), Buffer::Heap { mut bytes, .. }) => {
                 match bytes.get_mut(span.in_cover()) {
                     Some(zeroed) => zeroed.fill(0),
                     None => return self.pending.answer(Err(Errno::EIO)),
                 }
                 let blocks = (span.slba(), span.blocks());
-                self.submit(
-                    grant,
-                    Op::Write { fua: false },
-                    blocks,
-                    heap(bytes),
-                    Step::WriteEdge,
-                );
+                let write = Op::Write { fua: false };
+                self.submit(grant, write, blocks, heap(bytes), Step::WriteEdge);
             }
-            Step::WriteEdge => self.next(grant),
-            Step::Deallocate => self.zero_piece(grant, Vec::new()),
-            Step::Zero if self.how.deallocate || self.piece() == 0 => self.next(grant),
-            Step::Zero => self.zero_piece(grant, bytes),
+            (Step::ReadEdge(_), _) => self.pending.answer(Err(Errno::EIO)),
+            (Step::Deallocate, _) => self.zero_piece(grant),
+            (Step::WriteEdge, _) => {
+                self.edges.iter_mut().find_map(Option::take);
+                self.go_on(grant);
+            }
+            (Step::Zero, _) => {
+                self.left.start += self.piece().1;
+                self.go_on(grant);
+            }
         }
+    }
+
+    /// What was granted is done: asks for the next piece, or answers when there is none.
+    fn go_on(self: Box<Self>, grant: Grant) {
+        if self.edge().is_none() && self.piece().1 == 0 {
+            return self.pending.answer(Ok(Reply::Done));
+        }
+        let volume = Arc::clone(&grant.volume);
+        drop(grant);
+        volume.change(self);
     }
 }
 
@@ -197,18 +210,38 @@ const fn heap(bytes: Vec<u8>) -> Buffer {
 
 impl Work for Zero {
     fn locked_bytes(&self) -> Range<u64> {
-        self.locked_bytes.clone()
+        let (slba, blocks) = self.piece();
+        let block_bytes = u64::from(self.block_bytes);
+        self.edge()
+            .map_or(slba * block_bytes..(slba + blocks) * block_bytes, Span::covered)
     }
 
     fn mode(&self) -> Mode {
-        match self.edges {
-            [None, None] => Mode::Shared,
-            _ => Mode::Exclusive,
+        match self.edge() {
+            Some(_) => Mode::Exclusive,
+            None => Mode::Shared,
         }
     }
 
-    fn begin(self: Box<Self>, grant: Grant) {
-        self.next(grant);
+    fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    fn begin(mut self: Box<Self>, grant: Grant) {
+        self.begun = true;
+        if let Some(errno) = self.hindrance(&grant.volume) {
+            return self.pending.answer(Err(errno));
+        }
+        if let Some(span) = self.edge() {
+            let bytes = vec![0; span.cover_bytes()];
+            let blocks = (span.slba(), span.blocks());
+            return self.submit(grant, Op::Read, blocks, heap(bytes), Step::ReadEdge(span));
+        }
+        if self.how.deallocate {
+            let piece = self.piece();
+            return self.submit(grant, Op::Deallocate, piece, Buffer::None, Step::Deallocate);
+        }
+        self.zero_piece(grant);
     }
 
     fn refuse(self: Box<Self>, errno: Errno) {
@@ -221,7 +254,7 @@ enum Step {
     /// The blocks of an edge, to change them.
     ReadEdge(Span),
     WriteEdge,
-    /// The next piece: its storage.
+    /// A piece: its storage.
     Deallocate,
     /// A piece, as zeroes.
     Zero,

@@ -171,18 +171,132 @@ fn only_a_block_device_that_is_open_to_write_is_zeroed() {
 }
 
 #[test]
-fn a_write_into_a_range_that_is_being_zeroed_waits() {
+fn only_the_piece_at_hand_keeps_writers_out() {
     let (desk, handle) = desk(all());
-    // Its last block is changed in part, so nobody else may write there, not even the whole of it.
+    // Its first and its last block are changed in part: nobody else may write there meanwhile, not even the
+    // whole of it.
     zero(&desk, handle, 1, 4 * 4096, false);
-    desk.write(handle, 4 * 4096, &[9; 4096]);
-    assert_eq!(desk.fake.out(), 1);
+    desk.write(handle, 0, &[9; 4096]);
+    assert_eq!(desk.fake.out(), 1, "the first block is being changed");
+    desk.write(handle, 2 * 4096, &[8; 4096]);
+    desk.write(handle, 6 * 4096 + 1, &[8; 5]);
+    assert_eq!(desk.fake.out(), 3, "the others are free");
     desk.fake.complete_all();
-    assert_eq!(desk.take().len(), 2);
+    assert_eq!(desk.take().len(), 4);
     let mut wanted = vec![7; SIZE];
-    wanted[1..4 * 4096].fill(0);
-    wanted[4 * 4096..5 * 4096].fill(9);
+    wanted[..4096].fill(9);
+    wanted[4096..=4 * 4096].fill(0);
+    wanted[6 * 4096 + 1..][..5].fill(8);
     assert_eq!(desk.fake.disk(1), wanted);
+}
+
+/// A disk of ten pieces on a controller that has to be written to.
+fn large() -> (Desk, HandleId) {
+    let desk = Desk::new(&[(12, 10 * 256)]);
+    desk.fake.fill(1, &[7; 10 << 20]);
+    let handle = desk.open("1");
+    (desk, handle)
+}
+
+/// Bytes from the start that are zeroes.
+fn zeroed_bytes(desk: &Desk) -> usize {
+    let disk = desk.fake.disk(1);
+    disk.iter().take_while(|byte| **byte == 0).count()
+}
+
+#[test]
+fn a_zeroing_ends_at_its_next_piece_if_somebody_says_so() {
+    type End = fn(&Desk, HandleId);
+    let ends: [(&str, End); 3] = [
+        ("the handle is woken", |desk, handle| {
+            assert_eq!(desk.now(Call::Wake { handle }), Ok(Reply::Done));
+        }),
+        ("all are woken", |desk, _| desk.scheme.wake_readers()),
+        ("the handle is closed", |desk, handle| {
+            assert_eq!(desk.now(Call::Close { handle }), Ok(Reply::Done));
+        }),
+    ];
+    for (why, end) in ends {
+        let (desk, handle) = large();
+        zero(&desk, handle, 0, u64::MAX, false);
+        desk.fake.complete(0);
+        end(&desk, handle);
+        assert_eq!(desk.one(), None, "{why}: a piece is with the device");
+        desk.fake.complete(0);
+        assert_eq!(desk.one(), Some(Err(Errno::EINTR)), "{why}");
+        assert_eq!((desk.fake.out(), zeroed_bytes(&desk)), (0, 2 << 20), "{why}");
+        // It was for those who asked before, and no lock was left behind.
+        let handle = desk.open("1");
+        zero(&desk, handle, 0, u64::MAX, false);
+        desk.fake.complete_all();
+        assert_eq!(
+            (desk.one(), zeroed_bytes(&desk)),
+            (Some(Ok(Reply::Done)), 10 << 20)
+        );
+        assert_eq!(desk.scheme.outstanding_calls(), 0);
+    }
+}
+
+#[test]
+fn the_last_piece_is_not_interrupted_and_other_handles_are_not() {
+    let (desk, handle) = large();
+    let other = desk.open("1");
+    zero(&desk, handle, 9 << 20, 1 << 20, false);
+    zero(&desk, other, 0, 2 << 20, false);
+    assert_eq!(desk.now(Call::Wake { handle }), Ok(Reply::Done));
+    desk.fake.complete_all();
+    let outcomes: Vec<_> = desk.take().into_iter().map(|(_, outcome)| outcome).collect();
+    assert_eq!(outcomes, [Ok(Reply::Done), Ok(Reply::Done)]);
+}
+
+#[test]
+fn a_zeroing_that_waits_for_its_blocks_is_ended_when_they_are_free() {
+    let (desk, handle) = large();
+    let writer = desk.open("1");
+    desk.write(writer, 1, &[9; 1]);
+    zero(&desk, handle, 0, 4096, false);
+    desk.now(Call::Close { handle }).unwrap();
+    desk.fake.complete_all();
+    let outcomes: Vec<_> = desk.take().into_iter().map(|(_, outcome)| outcome).collect();
+    assert_eq!(outcomes[1], Err(Errno::EINTR));
+    assert_eq!(desk.fake.disk(1)[..3], [7, 9, 7], "nothing was zeroed");
+}
+
+#[test]
+fn a_namespace_that_is_formatted_meanwhile_is_not_zeroed_elsewhere() {
+    let (desk, handle) = large();
+    zero(&desk, handle, 0, 4 << 20, false);
+    desk.fake.complete(0);
+    // The piece that is out is inside in either shape.
+    desk.fake
+        .set_namespaces(vec![super::super::fake::namespace(1, 11, 20 * 256)]);
+    desk.fake.complete(0);
+    assert_eq!(desk.one(), Some(Err(Errno::ENODEV)));
+    assert_eq!(desk.fake.out(), 0);
+    desk.fake.set_namespaces(vec![]);
+    zero(&desk, handle, 0, 4096, false);
+    assert_eq!(desk.one(), Some(Err(Errno::ENODEV)));
+}
+
+#[test]
+fn however_many_wait_what_has_begun_is_not_refused() {
+    let (desk, handle) = large();
+    let writer = desk.open("1");
+    // Behind the first piece, which is out, everybody wants the beginning of the second.
+    zero(&desk, handle, 0, 2 << 20, false);
+    let writes = (0..).take_while(|_| {
+        desk.write(writer, (1 << 20) + 1, &[9; 1]);
+        desk.one().is_none()
+    });
+    assert_eq!(
+        writes.count(),
+        1025,
+        "one is out and the others wait, but no more"
+    );
+    desk.fake.complete_all();
+    let answers = desk.take();
+    assert_eq!(answers.len(), 1026);
+    assert!(answers.iter().all(|(_, outcome)| outcome.is_ok()));
 }
 
 proptest! {
