@@ -57,13 +57,15 @@ fn documents_are_for_everybody_and_the_rest_for_root() {
         "controller/identify",
         "controller/log/smart",
         "controller/log/error",
+        "controller/slow",
+        "controller/events?now",
         "1/stats",
         "1/identify",
     ] {
         allowed("cat \"$1\" > /dev/null", &daemon.path(document));
         refused("echo x >> \"$1\"", &daemon.path(document));
     }
-    for file in ["1/data", "1/bench", "controller/admin"] {
+    for file in ["1/data", "1/bench", "1/io", "controller/admin"] {
         refused("cat < \"$1\"", &daemon.path(file));
         refused("echo x >> \"$1\"", &daemon.path(file));
         refused(
@@ -96,6 +98,7 @@ fn the_disk_can_be_given_to_a_user_or_a_group() {
     // Its owner is not root: what can erase the device or load it stays root's.
     refused("cat < \"$1\"", &daemon.path("controller/admin"));
     refused("cat < \"$1\"", &daemon.path("1/bench"));
+    refused("cat < \"$1\"", &daemon.path("1/io"));
 
     fs::set_permissions(&disk, Permissions::from_mode(0o440)).expect("root changes its mode");
     allowed("head -c 1 \"$1\"", &disk);
@@ -114,7 +117,7 @@ fn the_disk_can_be_given_to_a_user_or_a_group() {
         .arg(&disk));
 
     // What is not a disk keeps its access.
-    for file in ["controller/admin", "controller/stats", "1/bench", "1"] {
+    for file in ["controller/admin", "controller/stats", "1/bench", "1/io", "1"] {
         let error = fs::set_permissions(daemon.path(file), Permissions::from_mode(0o777)).expect_err(file);
         assert_eq!(error.raw_os_error(), Some(1), "EPERM: {file}");
     }

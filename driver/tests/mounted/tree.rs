@@ -5,7 +5,9 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::process::Command;
 
+use nvme_spec::{CompletionEntry, Status, SubmissionEntry, command};
 use stats_proto::bench::BenchJob;
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::rig::{Daemon, Folder, have, run};
 
@@ -29,11 +31,13 @@ fn every_node_is_listed_with_its_kind_size_and_mode() {
         "1/identify f 444 4096 0 0",
         "1/stats f 444 0 0 0",
         "1/bench f 600 0 0 0",
+        "1/io f 600 0 0 0",
         "2/data f 600 3145728 0 0",
         "controller d 555 0 0 0",
         "controller/admin f 600 0 0 0",
         "controller/identify f 444 4096 0 0",
         "controller/stats f 444 0 0 0",
+        "controller/slow f 444 0 0 0",
         "controller/log d 555 0 0 0",
         "controller/log/smart f 444 512 0 0",
     ] {
@@ -143,6 +147,68 @@ fn transaction_files_work_through_the_mount() {
         serde_json::from_str(lines.lines().last().expect("a line")).expect("JSON");
     assert!(result.to_string().contains("\"ios\":1000"), "{result}");
     drop((admin, bench));
+    daemon.stop();
+}
+
+/// Writes a submission entry and what follows it, and reads the completion and what follows that.
+fn transact(file: &File, command: &[u8], answer_bytes: usize) -> (CompletionEntry, Vec<u8>) {
+    file.write_all_at(command, 0).expect("the command");
+    let mut answer = vec![0; 16 + answer_bytes];
+    file.read_exact_at(&mut answer, 0).expect("the answer");
+    let end = file.read_at(&mut [0; 1], answer.len() as u64).expect("the end");
+    assert_eq!(end, 0, "nothing behind the data");
+    let data = answer.split_off(16);
+    (CompletionEntry::read_from_bytes(&answer).expect("16 bytes"), data)
+}
+
+#[test]
+fn a_client_sends_io_commands_of_its_own() {
+    if !have(&[]) {
+        return;
+    }
+    let folder = Folder::new();
+    let daemon = Daemon::start("size=1MiB,lba=4096", &folder.path("nvme"));
+    let disk = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(daemon.path("1/data"))
+        .expect("the disk");
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut block = || {
+        std::iter::repeat_with(|| random.u8(..))
+            .take(4096)
+            .collect::<Vec<u8>>()
+    };
+    let (first, second) = (block(), block());
+    disk.write_all_at(&first, 3 * 4096).expect("a write");
+    let io = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(daemon.path("1/io"))
+        .expect("it opens");
+
+    let read = |slba: u64| SubmissionEntry {
+        prp1: 4096,
+        ..command::read(1, slba, 1)
+    };
+    let (completion, data) = transact(&io, read(3).as_bytes(), 4096);
+    assert_eq!(completion.status(), Status::SUCCESS);
+    assert!(data == first, "what the disk holds");
+    // A Write is the entry with its data, and the disk has it.
+    let write = [command::write(1, 5, 1, false).as_bytes(), &second].concat();
+    let (completion, _) = transact(&io, &write, 0);
+    assert_eq!(completion.status(), Status::SUCCESS);
+    let mut found = vec![0; 4096];
+    disk.read_exact_at(&mut found, 5 * 4096).expect("a read");
+    assert!(found == second);
+    // The controller's refusal is an answer.
+    let (completion, _) = transact(&io, read(256).as_bytes(), 0);
+    assert!(
+        completion.status().is(Status::LBA_OUT_OF_RANGE),
+        "{}",
+        completion.status()
+    );
+    drop((io, disk));
     daemon.stop();
 }
 

@@ -124,8 +124,9 @@ impl Cache {
             let place = start_bytes.saturating_sub(at_bytes) as usize;
             let from = run.get(skipped..).unwrap_or_default();
             let to = into.get_mut(place..).unwrap_or_default();
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = *from;
+            let len = from.len().min(to.len());
+            if let (Some(to), Some(from)) = (to.get_mut(..len), from.get(..len)) {
+                to.copy_from_slice(from);
             }
         }
     }
