@@ -54,7 +54,7 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_threads)]
     threads: usize,
     /// What is logged on standard error: error, warn, info, debug, trace, or a filter as RUST_LOG has it.
-    #[arg(long, value_name = "LEVEL", env = "RUST_LOG", default_value = DEFAULT_LOG)]
+    #[arg(long, value_name = "LEVEL", env = "RUST_LOG", default_value = "warn")]
     log: String,
     /// What the benchmark does. It never writes.
     #[arg(long, value_name = "PATTERN", default_value = "randread")]
@@ -78,7 +78,7 @@ struct Args {
 
 /// The FUSE library warns of what its users do not implement, and calls it an error when a client has been killed before
 /// its answer came: neither is news.
-const DEFAULT_LOG: &str = "warn,fuser=error,fuser::reply=off";
+const QUIET_FUSE: &str = ",fuser=error,fuser::reply=off";
 
 const EXAMPLES: &str = "\
 Environment (each with its default):
@@ -129,7 +129,8 @@ fn parse_scheme(text: &str) -> Result<String, String> {
 fn parse_owner(text: &str) -> Result<(u32, u32), String> {
     let (uid, gid) = text.split_once(':').unwrap_or((text, "0"));
     match (uid.parse(), gid.parse()) {
-        (Ok(uid), Ok(gid)) => Ok((uid, gid)),
+        // The last number is how chown(2) says "leave it".
+        (Ok(uid), Ok(gid)) if uid != u32::MAX && gid != u32::MAX => Ok((uid, gid)),
         _ => Err("use numbers, such as 1000 or 0:6".to_owned()),
     }
 }
@@ -196,7 +197,14 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    env_logger::Builder::new().parse_filters(&args.log).init();
+    let quiet = if args.log.contains("fuser") {
+        ""
+    } else {
+        QUIET_FUSE
+    };
+    env_logger::Builder::new()
+        .parse_filters(&format!("{}{quiet}", args.log))
+        .init();
     let config = match Config::from_env() {
         Ok(config) => config,
         Err(error) => return fail(USAGE, &error),

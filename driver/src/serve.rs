@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nvme_driver::embedded::Client;
 use nvme_driver::namespace::NamespaceState;
@@ -18,8 +18,6 @@ use crate::{Args, fail, print};
 /// How long requests may take to finish when the daemon ends: longer than the driver gives an unanswered command, so
 /// that even a device which hangs has been given up by then.
 const PATIENCE: Duration = Duration::from_secs(40);
-/// How often a second signal is looked for meanwhile.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 enum Event {
     Signal(i32),
@@ -81,30 +79,34 @@ pub(crate) fn serve(driver: &Driver, args: &Args) -> ExitCode {
         Err(code) => code,
     };
     notify(&[NotifyState::Stopping]);
-    if end(driver, &scheme, &mount, &events) {
+    // From here on a signal means: do not wait.
+    let impatient = Arc::clone(&mount);
+    std::thread::spawn(move || hurry(&events, &impatient));
+    if end(driver, &scheme, &mount) {
         code
     } else {
         ExitCode::FAILURE
     }
 }
 
-/// No new requests; what is out is finished, all that was written made durable, and the controller shut down. The mount
-/// goes last: until then no other daemon takes the place, nor the device. Says whether all went well. A second signal
-/// ends it on the spot.
-fn end(driver: &Driver, scheme: &Arc<Scheme>, mount: &fuse::Mount, events: &Receiver<Event>) -> bool {
-    let until = Instant::now() + PATIENCE;
-    let mut out = mount.finish(LOOK_AGAIN);
-    while out != 0 && Instant::now() < until {
-        if let Ok(Event::Signal(signal)) = events.try_recv() {
+/// Ends the process at the next signal, whatever the device and the clients are doing.
+fn hurry(events: &Receiver<Event>, mount: &fuse::Mount) {
+    while let Ok(event) = events.recv() {
+        if let Event::Signal(signal) = event {
+            let out = mount.outstanding();
             log::error!(
                 "signal {signal} again: ending at once, with {out} requests that have not been answered"
             );
             detach(mount);
-            // The driver would wait for the device, which is what somebody does not want to.
             std::process::exit(1);
         }
-        out = mount.finish(LOOK_AGAIN);
     }
+}
+
+/// No new requests; what is out is finished, all that was written made durable, and the controller shut down. The mount
+/// goes last: until then no other daemon takes the place, nor the device. Says whether all went well.
+fn end(driver: &Driver, scheme: &Arc<Scheme>, mount: &fuse::Mount) -> bool {
+    let out = mount.finish(PATIENCE);
     if out != 0 {
         log::error!("ending with {out} requests that have not been answered");
     }
@@ -179,6 +181,9 @@ fn listen(sender: Sender<Event>) -> std::io::Result<()> {
 
 /// Tells a service manager that wants to know; there usually is none.
 fn notify(states: &[NotifyState]) {
+    if std::env::var_os("NOTIFY_SOCKET").is_none_or(|address| address.is_empty()) {
+        return;
+    }
     if let Err(error) = sd_notify::notify(states) {
         log::warn!("the service manager could not be told: {error}");
     }

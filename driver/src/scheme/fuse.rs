@@ -27,12 +27,13 @@
 //!   answer goes to the kernel from whichever thread completes it.
 //! - **Owners and modes** are the scheme's, which is who decides, not the kernel: supplementary groups count,
 //!   capabilities do not. `chmod` and `chown` of a block device work for root, until the driver ends.
-//! - `fallocate` makes holes and zeroes ranges within the device ([`Call::Zero`]).
+//! - `fallocate` makes holes and zeroes ranges within the device ([`Call::Zero`](super::Call::Zero)).
 
 mod caller;
 mod inodes;
 mod interrupts;
 mod mount_point;
+mod names;
 mod tree;
 
 use std::io;
@@ -45,7 +46,7 @@ use std::time::{Duration, Instant};
 use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
 
 use super::gate::Gate;
-use super::{Scheme, lock};
+use super::{Errno, Reply, Scheme, lock};
 use interrupts::Interrupts;
 use mount_point::MountPoint;
 use tree::Tree;
@@ -226,6 +227,14 @@ impl Mount {
         session
             .join()
             .map_err(|_| io::Error::other("the FUSE session's thread has died"))
+    }
+}
+
+/// The errno of an answer that is not the one hoped for.
+fn failure(result: Result<Reply, Errno>) -> fuser::Errno {
+    match result {
+        Ok(_) => fuser::Errno::EIO,
+        Err(errno) => fuser::Errno::from_i32(errno.0),
     }
 }
 

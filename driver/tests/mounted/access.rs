@@ -73,6 +73,9 @@ fn documents_are_for_everybody_and_the_rest_for_root() {
             &daemon.path(file),
         );
     }
+    // Names with queries are as many as one likes; they are for those who may open what they name.
+    refused("cat < \"$1\"", &daemon.path("1/data?deadline_us=7"));
+    refused("stat \"$1\"", &daemon.path("1/data?deadline_us=8"));
     daemon.stop();
 }
 

@@ -346,3 +346,25 @@ fn a_second_signal_does_not_wait_and_says_so() {
     assert!(text.contains("at once, with 1 requests"), "{text}");
     assert_eq!(status.code(), Some(1), "{text}");
 }
+
+#[test]
+fn a_daemon_that_hangs_is_named_and_left_alone() {
+    if !have(&[]) {
+        return;
+    }
+    let folder = Folder::new();
+    let dir = folder.path("nvme");
+    let first = Daemon::start("size=1MiB", &dir);
+    first.signal(Signal::STOP);
+    // Whoever looked at the directory now would hang with it.
+    let second = program()
+        .args(["--device=emulated:size=1MiB", "--mount"])
+        .arg(&dir)
+        .output()
+        .expect("the program runs");
+    first.signal(Signal::CONT);
+    let text = String::from_utf8(second.stderr).expect("UTF-8");
+    assert_eq!(second.status.code(), Some(1), "{text}");
+    assert!(text.contains(&format!("process {}", first.pid())), "{text}");
+    first.stop();
+}

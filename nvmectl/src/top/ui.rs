@@ -1,4 +1,4 @@
-//! `top` on a terminal: keys in, [`layout`](super::layout)'s lines out. Everything else is the model's.
+//! `top` on a terminal: keys in, [`super::layout`]'s lines out. Everything else is the model's.
 
 use std::fs::File;
 use std::io;

@@ -32,6 +32,9 @@ impl Place {
     }
 }
 
+/// So much room is not worth giving back.
+const SMALL: usize = 64;
+
 struct Inode {
     place: Place,
     /// How often the kernel was told of it, less what it has forgotten. Without this, a client that looks up one
@@ -106,6 +109,12 @@ impl Inodes {
         {
             self.by_path.remove(&inode.place.path);
         }
+        // What a flood of names has taken is given back.
+        let enough = 2 * self.by_number.len();
+        if self.by_number.capacity() > 2 * enough.max(SMALL) {
+            self.by_number.shrink_to(enough);
+            self.by_path.shrink_to(enough);
+        }
     }
 }
 
@@ -144,6 +153,7 @@ mod tests {
             inodes.forget(number, 1);
         }
         assert_eq!((inodes.by_number.len(), inodes.by_path.len()), (1, 1));
+        assert!(inodes.by_number.capacity() <= 4 * SMALL && inodes.by_path.capacity() <= 4 * SMALL);
     }
 
     #[test]

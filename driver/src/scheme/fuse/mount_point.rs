@@ -141,7 +141,7 @@ impl MountPoint {
             error,
         };
         make(dir)?;
-        let dir = absolute(dir).map_err(look)?;
+        let dir = resolve(dir).map_err(look)?;
         let claim = Claim::new(&dir)?;
         take_over(&dir)?;
         if fs::read_dir(&dir).map_err(look)?.next().is_some() {
@@ -174,27 +174,22 @@ impl MountPoint {
     }
 }
 
+/// Makes the directory and those above it, without a look at it: it may be the mount of a server that hangs.
 fn make(dir: &Path) -> Result<(), MountError> {
-    match fs::create_dir_all(dir) {
-        // The mount of a daemon that has ended: it exists, and cannot be looked at.
-        Err(error) if has_ended(&error) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(MountError::Make {
+    let above = dir.parent().map_or(Ok(()), fs::create_dir_all);
+    match above.and_then(|()| fs::create_dir(dir)) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(MountError::Make {
             dir: dir.to_owned(),
             error,
         }),
-        Ok(()) => Ok(()),
+        _ => Ok(()),
     }
 }
 
-/// The path as the kernel's table of mounts has it. The directory itself is not looked at if its server has ended.
-fn absolute(dir: &Path) -> io::Result<PathBuf> {
-    let resolved = fs::canonicalize(dir);
-    if !resolved.as_ref().is_err_and(has_ended) {
-        return resolved;
-    }
+/// The path as the kernel's table of mounts has it, again without a look at the directory itself.
+fn resolve(dir: &Path) -> io::Result<PathBuf> {
     let mut dir = std::path::absolute(dir)?;
-    // Symbolic links to it, by hand; the kernel follows no more of them either.
+    // The kernel follows no more symbolic links either.
     for _ in 0..40 {
         let (Some(parent), Ok(target)) = (dir.parent(), fs::read_link(&dir)) else {
             break;
@@ -203,7 +198,8 @@ fn absolute(dir: &Path) -> io::Result<PathBuf> {
     }
     match (dir.parent(), dir.file_name()) {
         (Some(parent), Some(name)) => Ok(fs::canonicalize(parent)?.join(name)),
-        _ => Err(io::Error::from(io::ErrorKind::InvalidInput)),
+        // The root, or a path that ends in two dots.
+        _ => fs::canonicalize(dir),
     }
 }
 

@@ -2,27 +2,21 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, KernelConfig, LockOwner, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
-    WriteFlags,
+    AccessFlags, BsdFileFlags, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, KernelConfig,
+    LockOwner, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use super::super::gate::Gate;
-use super::super::{Call, Errno, HandleId, NodeKind, OpenFlags, Permissions, Reply, Stat, lock, may_wait};
+use super::super::{Call, Errno, HandleId, NodeKind, OpenFlags, Permissions, Reply, may_wait};
 use super::caller::caller;
-use super::inodes::{Inodes, Place};
 use super::interrupts::Interrupts;
-use super::{MAX_BACKGROUND, MAX_PIECE_BYTES};
-
-/// How long the kernel may believe that a name exists.
-const NAME_TTL: Duration = Duration::from_secs(1);
-/// Sizes, modes and owners change under the kernel's eyes; it asks each time.
-const ATTR_TTL: Duration = Duration::ZERO;
+use super::names::{Names, file_type};
+use super::{MAX_BACKGROUND, MAX_PIECE_BYTES, failure};
 
 /// What statfs(2) says of the longest name; the scheme's own limit is that of the path.
 const MAX_NAME_BYTES: u32 = 255;
@@ -39,61 +33,21 @@ const WAITS: u64 = 1 << 63;
 /// One mounted tree.
 pub(super) struct Tree {
     gate: Arc<Gate>,
-    inodes: Arc<Mutex<Inodes>>,
+    names: Names,
     interrupts: Arc<Interrupts>,
-    /// What all nodes show as their time: nothing here keeps any.
-    since: SystemTime,
 }
 
 impl Tree {
     pub(super) fn new(gate: Arc<Gate>, interrupts: Arc<Interrupts>) -> Self {
         Self {
+            names: Names::new(Arc::clone(&gate)),
             gate,
             interrupts,
-            inodes: Arc::new(Mutex::new(Inodes::new())),
-            since: SystemTime::now(),
-        }
-    }
-
-    fn place(&self, number: INodeNo) -> Result<Place, fuser::Errno> {
-        lock(&self.inodes).get(number.0).ok_or(fuser::Errno::ENOENT)
-    }
-
-    fn attr(since: SystemTime, number: u64, stat: &Stat) -> FileAttr {
-        let directory = stat.kind == NodeKind::Directory;
-        FileAttr {
-            ino: INodeNo(number),
-            size: stat.size_bytes,
-            blocks: stat.size_bytes.div_ceil(512),
-            atime: since,
-            mtime: since,
-            ctime: since,
-            crtime: since,
-            kind: file_type(stat.kind),
-            perm: stat.mode,
-            nlink: if directory { 2 } else { 1 },
-            uid: stat.uid,
-            gid: stat.gid,
-            rdev: 0,
-            blksize: stat.block_bytes,
-            flags: 0,
-        }
-    }
-
-    fn reply_attr(
-        &self,
-        number: INodeNo,
-        reply: ReplyAttr,
-    ) -> impl FnOnce(Result<Reply, Errno>) + Send + use<> {
-        let since = self.since;
-        move |result| match result {
-            Ok(Reply::Stat(stat)) => reply.attr(&ATTR_TTL, &Self::attr(since, number.0, &stat)),
-            other => reply.error(failure(other)),
         }
     }
 
     fn open_as(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let place = match self.place(number) {
+        let place = match self.names.place(number) {
             Ok(place) => place,
             Err(errno) => return reply.error(errno),
         };
@@ -152,42 +106,10 @@ const fn handle_id(handle: FileHandle) -> HandleId {
     HandleId(handle.0 & !WAITS)
 }
 
-/// Looks a path up as the directory that it is or, if it is none, as the file.
-fn look_up(gate: &Arc<Gate>, path: String, then: impl FnOnce(Result<Stat, fuser::Errno>) + Send + 'static) {
-    let as_file = Arc::clone(gate);
-    let call = |path, directory| Call::Lookup { path, directory };
-    gate.call(call(path.clone(), true), move |result| match result {
-        Ok(Reply::Stat(stat)) => then(Ok(stat)),
-        // Only files have queries.
-        Err(Errno::ENOTDIR | Errno::EINVAL) => {
-            as_file.call(call(path, false), move |result| match result {
-                Ok(Reply::Stat(stat)) => then(Ok(stat)),
-                other => then(Err(failure(other))),
-            });
-        }
-        other => then(Err(failure(other))),
-    });
-}
-
 fn done(result: Result<Reply, Errno>, reply: ReplyEmpty) {
     match result {
         Ok(Reply::Done) => reply.ok(),
         other => reply.error(failure(other)),
-    }
-}
-
-/// The errno of an answer that is not the one hoped for.
-fn failure(result: Result<Reply, Errno>) -> fuser::Errno {
-    match result {
-        Ok(_) => fuser::Errno::EIO,
-        Err(errno) => fuser::Errno::from_i32(errno.0),
-    }
-}
-
-const fn file_type(kind: NodeKind) -> FileType {
-    match kind {
-        NodeKind::Directory => FileType::Directory,
-        NodeKind::File | NodeKind::BlockDevice => FileType::RegularFile,
     }
 }
 
@@ -219,28 +141,23 @@ impl Filesystem for Tree {
         Ok(())
     }
 
-    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let path = match (self.place(parent), name.to_str()) {
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let path = match (self.names.place(parent), name.to_str()) {
             (Ok(parent), Some(name)) => parent.child(name),
             _ => return reply.error(fuser::Errno::ENOENT),
         };
-        let (inodes, since) = (Arc::clone(&self.inodes), self.since);
-        look_up(&self.gate, path.clone(), move |result| match result {
-            Ok(stat) => {
-                let number = lock(&inodes).look_up(&path, stat.kind == NodeKind::Directory);
-                let attr = Self::attr(since, number, &stat);
-                reply.entry_with_ttls(&ATTR_TTL, &NAME_TTL, &attr, Generation(0));
-            }
-            Err(errno) => reply.error(errno),
-        });
+        if path.contains('?') {
+            return self.names.clone().look_up_query(path, caller(req), reply);
+        }
+        self.names.clone().look_up(path, reply);
     }
 
     fn forget(&self, _req: &Request, number: INodeNo, count: u64) {
-        lock(&self.inodes).forget(number.0, count);
+        self.names.forget(number, count);
     }
 
     fn getattr(&self, _req: &Request, number: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
-        let call = match (handle, self.place(number)) {
+        let call = match (handle, self.names.place(number)) {
             // Of a document, the handle knows more than its path: how long the snapshot is that it holds.
             (Some(handle), _) => Call::Stat {
                 handle: handle_id(handle),
@@ -251,7 +168,7 @@ impl Filesystem for Tree {
             },
             (None, Err(errno)) => return reply.error(errno),
         };
-        self.gate.call(call, self.reply_attr(number, reply));
+        self.gate.call(call, self.names.reply_attr(number, reply));
     }
 
     fn setattr(
@@ -272,7 +189,7 @@ impl Filesystem for Tree {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let place = match self.place(number) {
+        let place = match self.names.place(number) {
             Ok(place) => place,
             Err(errno) => return reply.error(errno),
         };
@@ -288,13 +205,13 @@ impl Filesystem for Tree {
                 caller: caller(req),
                 change,
             };
-            return self.gate.call(call, self.reply_attr(number, reply));
+            return self.gate.call(call, self.names.reply_attr(number, reply));
         }
         let call = Call::Lookup {
             path: place.path.to_string(),
             directory: place.directory,
         };
-        let answer = self.reply_attr(number, reply);
+        let answer = self.names.reply_attr(number, reply);
         self.gate.call(call, move |result| match (&result, size) {
             // Shells and dd shorten what they write to before they do. A device keeps its size and what is in it, and
             // to grow it is an error.
@@ -436,14 +353,14 @@ impl Filesystem for Tree {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let place = match self.place(number) {
+        let place = match self.names.place(number) {
             Ok(place) => place,
             Err(errno) => return reply.error(errno),
         };
         let call = Call::List {
             handle: handle_id(handle),
         };
-        let inodes = Arc::clone(&self.inodes);
+        let names = self.names.clone();
         self.gate.call(call, move |result| {
             let entries = match result {
                 Ok(Reply::List(entries)) => entries,
@@ -454,9 +371,7 @@ impl Filesystem for Tree {
             let skip = usize::try_from(offset).unwrap_or(usize::MAX);
             for (position, (name, kind)) in dots.into_iter().chain(entries).enumerate().skip(skip) {
                 // The number that a lookup would give, where there has been one; else one that says "unknown".
-                let known = lock(&inodes)
-                    .number(&place.child(&name))
-                    .unwrap_or(u64::from(u32::MAX));
+                let known = names.number(&place.child(&name)).unwrap_or(u64::from(u32::MAX));
                 if reply.add(INodeNo(known), position as u64 + 1, file_type(kind), name) {
                     break;
                 }
@@ -488,7 +403,7 @@ impl Filesystem for Tree {
     }
 
     fn access(&self, req: &Request, number: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
-        let place = match self.place(number) {
+        let place = match self.names.place(number) {
             Ok(place) => place,
             Err(errno) => return reply.error(errno),
         };
