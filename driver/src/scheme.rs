@@ -72,12 +72,15 @@
 //! the same blocks: a partition that is put elsewhere begins as all do.
 //!
 //! # Quotas
-//! | | handles | calls that are out | bytes of those calls |
-//! | --- | --- | --- | --- |
-//! | one user ([`USER_QUOTA`]) | 1024 | 4096 | 256 MiB |
-//! | all users but uid 0 together ([`ALL_USERS_QUOTA`]) | 3072 | 16384 | 512 MiB |
-//! | uid 0 ([`ROOT_QUOTA`]) | 3072 | 16384 | 1 GiB |
-//! | `Lookup`, which is nobody's | | 4096 | |
+//! | | handles | calls that are out | bytes of those calls | bytes kept for readers |
+//! | --- | --- | --- | --- | --- |
+//! | one user ([`USER_QUOTA`]) | 1024 | 4096 | 256 MiB | 32 MiB |
+//! | all users but uid 0 together ([`ALL_USERS_QUOTA`]) | 3072 | 16384 | 512 MiB | 64 MiB |
+//! | uid 0 ([`ROOT_QUOTA`]) | 3072 | 16384 | 1 GiB | 128 MiB |
+//! | `Lookup`, which is nobody's | | 4096 | | |
+//!
+//! What a handle keeps for its readers is the snapshot of a document or a piece of the events, until it is
+//! replaced or the handle is closed. A read that would keep too much is `EAGAIN`.
 //!
 //! A client is the user who opened, in as many processes as he likes. uid 0 always has handles left whatever the
 //! users do, and they have theirs whatever uid 0 does. `Close` is always possible.

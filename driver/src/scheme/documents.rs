@@ -9,7 +9,7 @@ use stats_proto::slow::SlowCommand;
 
 use super::path::{DocumentKind, LogPage};
 use super::pending::{Pending, WaitingRead};
-use super::quota::Clients;
+use super::quota::{Client, Clients, Kept};
 use super::service::{AdminAnswer, AdminData, AdminFinished, AdminRequest, BlockService, Identity, IoError};
 use super::{Errno, lock};
 
@@ -29,6 +29,8 @@ pub(crate) struct Document {
 
 struct State {
     snapshot: Option<Arc<[u8]>>,
+    /// What that costs.
+    kept: Kept,
     /// While a rendering is under way: the reads that want it. A read behind the start waits too, since it
     /// belongs to the snapshot that the read at the start has asked for.
     rendering: Option<Vec<WaitingRead>>,
@@ -39,6 +41,7 @@ impl Document {
         kind: DocumentKind,
         service: Arc<dyn BlockService>,
         clients: Arc<Clients>,
+        client: Arc<Client>,
     ) -> Arc<Self> {
         Arc::new(Self {
             kind,
@@ -46,6 +49,7 @@ impl Document {
             clients,
             state: Mutex::new(State {
                 snapshot: None,
+                kept: Kept::new(client),
                 rendering: None,
             }),
         })
@@ -142,12 +146,13 @@ impl Document {
 
     /// The rendering that was under way has come to an end.
     fn rendered(&self, text: Result<Vec<u8>, Errno>) {
-        let snapshot: Result<Arc<[u8]>, Errno> = text.map(Arc::from);
-        let waiting = {
+        let (snapshot, waiting) = {
             let mut state = lock(&self.state);
+            let kept = state.kept.set(text.as_ref().map_or(0, Vec::len));
+            let snapshot: Result<Arc<[u8]>, Errno> = kept.and(text).map(Arc::from);
             // A failed rendering leaves no snapshot: its reader must not go on in an older one.
             state.snapshot = snapshot.as_ref().ok().map(Arc::clone);
-            state.rendering.take()
+            (snapshot, state.rendering.take())
         };
         for read in waiting.into_iter().flatten() {
             match &snapshot {

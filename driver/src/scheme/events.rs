@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, Weak};
 
 use super::pending::WaitingRead;
+use super::quota::{Client, Kept};
 use super::service::{EventListener, EventLog};
 use super::{Errno, Pending, Reply, lock};
 
@@ -18,12 +19,13 @@ pub(crate) struct EventsFile {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     /// The event that was not taken from the log yet.
     next: u64,
     /// What was taken, from `start` on.
     text: Vec<u8>,
+    /// What that costs.
+    kept: Kept,
     /// The offset of the first byte of `text`; what was before it was read and is forgotten.
     start: u64,
     /// Reads at the end of `text`.
@@ -32,8 +34,15 @@ struct State {
 }
 
 impl EventsFile {
-    pub(crate) fn new(log: Arc<EventLog>) -> Arc<Self> {
-        let state = Mutex::default();
+    pub(crate) fn new(log: Arc<EventLog>, client: Arc<Client>) -> Arc<Self> {
+        let state = Mutex::new(State {
+            next: 0,
+            text: Vec::new(),
+            kept: Kept::new(client),
+            start: 0,
+            waiting: Vec::new(),
+            closed: false,
+        });
         let file = Arc::new(Self {
             log: Arc::clone(&log),
             state,
@@ -105,7 +114,7 @@ impl State {
     ///
     /// # Errors
     /// `EINVAL` for an offset that was read long ago, and for one beyond what was read: events are read in
-    /// order.
+    /// order. `EAGAIN` if the client keeps too much.
     fn take(&mut self, log: &EventLog, offset: u64, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
         let from = offset.checked_sub(self.start).ok_or(Errno::EINVAL)?;
         let mut from = usize::try_from(from).map_err(|_| Errno::EINVAL)?;
@@ -123,6 +132,12 @@ impl State {
                 from = 0;
             }
             let since = log.since(self.next, PIECE_BYTES);
+            if let Err(errno) = self.kept.set(self.text.len() + since.text.len()) {
+                // All of it has been read; what is new is still in the log.
+                self.text = Vec::new();
+                self.start = offset;
+                return Err(errno);
+            }
             self.text.extend_from_slice(&since.text);
             (self.next, ended) = (since.next, since.ended);
         }

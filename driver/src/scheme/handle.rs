@@ -168,9 +168,12 @@ impl Handle {
             Node::Root | Node::Controller | Node::Logs | Node::Namespace(_) | Node::PartitionDirectory(_) => {
                 File::Directory
             }
-            Node::Document(kind) => {
-                File::Document(Document::new(kind, Arc::clone(service), Arc::clone(clients)))
-            }
+            Node::Document(kind) => File::Document(Document::new(
+                kind,
+                Arc::clone(service),
+                Arc::clone(clients),
+                Arc::clone(&client),
+            )),
             Node::Data(nsid) => File::Data(data(nsid)?),
             Node::Partition(id) => File::Data(data(id.nsid)?),
             Node::Admin => File::Admin(AdminFile::new(
@@ -180,7 +183,7 @@ impl Handle {
             )),
             Node::Bench(nsid) => File::Bench(BenchFile::new(volumes.get(nsid)?, Arc::clone(service))),
             Node::Io(nsid) => File::Io(IoFile::new(volumes.get(nsid)?, Arc::clone(service), id.0)),
-            Node::Events => File::Events(EventsFile::new(Arc::clone(service.events()))),
+            Node::Events => File::Events(EventsFile::new(Arc::clone(service.events()), Arc::clone(&client))),
         };
         Ok(Self {
             node,

@@ -20,6 +20,8 @@ pub struct Quota {
     pub calls: usize,
     /// Bytes of reads and writes that have not been answered.
     pub bytes: usize,
+    /// Bytes that handles keep for their readers: snapshots of documents, and events that were not read yet.
+    pub kept_bytes: usize,
 }
 
 /// Of one user: a load generator with 64 threads of 64 requests of 64 KiB is within it.
@@ -27,6 +29,7 @@ pub const USER_QUOTA: Quota = Quota {
     handles: MAX_HANDLES / 4,
     calls: 64 * 64,
     bytes: 256 << 20,
+    kept_bytes: 32 << 20,
 };
 
 /// Of all users but uid 0 together. A quarter of the handles is uid 0's.
@@ -34,6 +37,7 @@ pub const ALL_USERS_QUOTA: Quota = Quota {
     handles: MAX_HANDLES * 3 / 4,
     calls: 4 * USER_QUOTA.calls,
     bytes: 2 * USER_QUOTA.bytes,
+    kept_bytes: 2 * USER_QUOTA.kept_bytes,
 };
 
 /// Of uid 0: several such load generators, of 256 KiB at 4096 requests or of 1 MiB at 1024. A quarter of the
@@ -42,12 +46,14 @@ pub const ROOT_QUOTA: Quota = Quota {
     handles: MAX_HANDLES * 3 / 4,
     calls: 4 * USER_QUOTA.calls,
     bytes: 1 << 30,
+    kept_bytes: 4 * USER_QUOTA.kept_bytes,
 };
 
 /// Of lookups, of which nobody says who asks.
 const LOOKUP_QUOTA: Quota = Quota {
     handles: 0,
     bytes: 0,
+    kept_bytes: 0,
     ..USER_QUOTA
 };
 
@@ -58,6 +64,7 @@ struct Account {
     handles: AtomicUsize,
     calls: AtomicUsize,
     bytes: AtomicUsize,
+    kept_bytes: AtomicUsize,
     /// How often one asked for more than its quota or, of all users, than that of all.
     refused: AtomicU64,
 }
@@ -69,6 +76,7 @@ impl Account {
             handles: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
+            kept_bytes: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
         }
     }
@@ -192,9 +200,14 @@ impl Clients {
     pub(crate) fn are_idle(&self) -> bool {
         let all = [&*self.users, &self.root.own, &self.lookups.own];
         all.iter().all(|account| {
-            [&account.handles, &account.calls, &account.bytes]
-                .iter()
-                .all(|taken| taken.load(Ordering::Relaxed) == 0)
+            [
+                &account.handles,
+                &account.calls,
+                &account.bytes,
+                &account.kept_bytes,
+            ]
+            .iter()
+            .all(|taken| taken.load(Ordering::Relaxed) == 0)
         })
     }
 }
@@ -267,6 +280,56 @@ impl Client {
             return Err(Errno::ENFILE);
         }
         Ok(HandleCharge(Arc::clone(self)))
+    }
+}
+
+/// What one handle keeps for its readers.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    client: Arc<Client>,
+    bytes: usize,
+}
+
+impl Kept {
+    /// Nothing yet, at the cost of `client`.
+    pub(crate) const fn new(client: Arc<Client>) -> Self {
+        Self { client, bytes: 0 }
+    }
+
+    /// It is `bytes` now.
+    ///
+    /// # Errors
+    /// `EAGAIN` if that is too much: it is nothing then.
+    pub(crate) fn set(&mut self, bytes: usize) -> Result<(), Errno> {
+        self.release();
+        let Client { own, all, .. } = &*self.client;
+        if !take(&own.kept_bytes, bytes, own.quota.kept_bytes) {
+            self.client.refuse();
+            return Err(Errno::EAGAIN);
+        }
+        if let Some(all) = all
+            && !take(&all.kept_bytes, bytes, all.quota.kept_bytes)
+        {
+            give_back(&own.kept_bytes, bytes);
+            self.client.refuse();
+            return Err(Errno::EAGAIN);
+        }
+        self.bytes = bytes;
+        Ok(())
+    }
+
+    fn release(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        give_back(&self.client.own.kept_bytes, bytes);
+        if let Some(all) = &self.client.all {
+            give_back(&all.kept_bytes, bytes);
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.release();
     }
 }
 

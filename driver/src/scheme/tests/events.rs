@@ -9,7 +9,7 @@ use super::super::service::IoError;
 use super::*;
 use crate::events::KEPT_EVENTS;
 
-fn failed(number: u64) -> Event {
+pub(super) fn failed(number: u64) -> Event {
     Event::ControllerFailed {
         reason: number.to_string(),
     }

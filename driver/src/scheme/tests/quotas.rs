@@ -1,5 +1,6 @@
 //! What one client may take, and that it comes back.
 
+use super::super::quota::Kept;
 use super::super::service::IoError;
 use super::*;
 
@@ -182,4 +183,80 @@ fn who_calls_from_within_an_answer_has_the_room_of_what_was_answered() {
     assert_eq!(desk.fake.out(), USER_QUOTA.calls, "each was followed by another");
     desk.fake.complete_all();
     assert_eq!(desk.scheme.outstanding_calls(), 0);
+}
+
+/// A client who keeps all that he may but `left` bytes, somewhere else.
+fn keeps_all_but(desk: &Desk, uid: u32, left: usize) -> Kept {
+    let mut kept = Kept::new(desk.scheme.clients.of_uid(uid));
+    let all = match uid {
+        0 => ROOT_QUOTA,
+        _ => USER_QUOTA,
+    };
+    kept.set(all.kept_bytes - left).unwrap();
+    kept
+}
+
+#[test]
+fn what_handles_keep_for_their_readers_is_bounded_and_comes_back() {
+    let desk = Desk::new(&[(12, 8)]);
+    let elsewhere = keeps_all_but(&desk, USER.uid, 5000);
+    let open = || {
+        let flags = OpenFlags::READ;
+        desk.open_as("controller/identify", flags, USER).unwrap()
+    };
+    let (first, second) = (open(), open());
+    assert_eq!(desk.read_now(first, 0, 9).map(|it| it.len()), Ok(9));
+    assert_eq!(desk.read_now(second, 0, 9), Err(Errno::EAGAIN));
+    assert_eq!(
+        desk.read_now(second, 9, 9),
+        Err(Errno::EAGAIN),
+        "nothing was kept"
+    );
+    for offset in [0, 9, 0] {
+        assert_eq!(
+            desk.read_now(first, offset, 9).map(|it| it.len()),
+            Ok(9),
+            "a new snapshot replaces the old one"
+        );
+    }
+    let of_root = desk.open("controller/identify");
+    assert!(desk.read_now(of_root, 0, 9).is_ok(), "nor is it others' loss");
+    desk.now(Call::Close { handle: first }).unwrap();
+    assert!(desk.read_now(second, 0, 9).is_ok());
+    desk.now(Call::Close { handle: second }).unwrap();
+    desk.now(Call::Close { handle: of_root }).unwrap();
+    drop(elsewhere);
+    assert!(desk.scheme.clients.are_idle());
+}
+
+#[test]
+fn events_that_were_not_read_are_kept_at_their_readers_cost() {
+    let desk = Desk::new(&[(12, 8)]);
+    for number in 0..20 {
+        desk.fake.events.push(super::events::failed(number));
+    }
+    let handle = desk.open_as("controller/events", OpenFlags::READ, USER).unwrap();
+    let elsewhere = keeps_all_but(&desk, USER.uid, 300);
+    assert_eq!(desk.read_now(handle, 0, 9), Err(Errno::EAGAIN));
+    drop(elsewhere);
+    let text = desk.read_now(handle, 0, 1 << 20).unwrap();
+    assert!(text.len() > 300, "no event was lost");
+    assert_eq!(text.iter().filter(|byte| **byte == b'\n').count(), 20);
+    let elsewhere = Kept::new(desk.scheme.clients.of_uid(USER.uid)).set(USER_QUOTA.kept_bytes);
+    assert_eq!(elsewhere, Err(Errno::EAGAIN), "it costs something");
+    desk.now(Call::Close { handle }).unwrap();
+    assert!(desk.scheme.clients.are_idle());
+}
+
+#[test]
+fn all_users_together_keep_no_more_than_theirs() {
+    let desk = Desk::new(&[(12, 8)]);
+    let users: Vec<Kept> = (1..=2).map(|uid| keeps_all_but(&desk, uid, 0)).collect();
+    let mut third = Kept::new(desk.scheme.clients.of_uid(3));
+    assert_eq!(third.set(1), Err(Errno::EAGAIN));
+    let root = keeps_all_but(&desk, 0, 0);
+    drop(users);
+    assert_eq!(third.set(1), Ok(()));
+    drop((third, root));
+    assert!(desk.scheme.clients.are_idle());
 }
