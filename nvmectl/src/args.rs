@@ -185,7 +185,7 @@ impl Format {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List the controller and its namespaces; sends no command to the device
+    /// List controllers, namespaces and partitions; reads no more of a device than partition tables
     List,
     /// What the controller or a namespace says about itself; also id-ctrl and id-ns
     Identify(IdentifyArgs),

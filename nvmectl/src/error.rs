@@ -18,6 +18,9 @@ pub enum Error {
     /// No driver serves a tree at `root`.
     #[error("no driver is running: {}: {why}", root.display())]
     NoDriver { root: PathBuf, why: io::Error },
+    /// What is at `root`, this user may not look at.
+    #[error("this user may not look into {}: {why}", root.display())]
+    RootDenied { root: PathBuf, why: io::Error },
     /// A driver's tree is still mounted at `root`, but the driver is gone.
     #[error("the driver that served {} has ended", root.display())]
     DriverEnded { root: PathBuf },
@@ -122,6 +125,7 @@ impl Error {
     pub fn no_tree(root: PathBuf, why: io::Error) -> Self {
         match why.raw_os_error().map(Errno) {
             Some(ENOTCONN | Errno::ESHUTDOWN | ECONNABORTED) => Self::DriverEnded { root },
+            _ if why.kind() == io::ErrorKind::PermissionDenied => Self::RootDenied { root, why },
             _ => Self::NoDriver { root, why },
         }
     }
@@ -142,7 +146,7 @@ impl Error {
         match self {
             Self::Usage { .. } | Self::SeveralDrivers { .. } => 2,
             Self::DriverEnded { .. } => 5,
-            Self::NoDriver { why, .. } if why.kind() == io::ErrorKind::PermissionDenied => 3,
+            Self::RootDenied { .. } => 3,
             Self::NoDriver { .. } | Self::NoScheme { .. } | Self::NoNamespaces | Self::NoNamespace { .. } => {
                 4
             }
@@ -166,6 +170,7 @@ impl Error {
         match self {
             Self::Usage { .. } => "usage",
             Self::NoDriver { .. } | Self::NoScheme { .. } => "no_driver",
+            Self::RootDenied { .. } => "root_denied",
             Self::DriverEnded { .. } => "driver_ended",
             Self::SeveralDrivers { .. } => "several_drivers",
             Self::NoNamespaces | Self::NoNamespace { .. } => "no_namespace",
@@ -185,8 +190,9 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Usage { hint, .. } | Self::Refused { hint, .. } => hint.clone(),
-            Self::NoDriver { why, .. } if why.kind() == io::ErrorKind::PermissionDenied => {
-                "run as a user who may open it, or add --emulate".to_owned()
+            Self::RootDenied { .. } => {
+                "run as a user who may, name another folder with --root or NVME_ROOT, or add --emulate"
+                    .to_owned()
             }
             Self::NoDriver { .. } => {
                 "start nvme-driver, name its folder with --root or NVME_ROOT, or add --emulate".to_owned()
@@ -372,7 +378,13 @@ mod tests {
              hint: start nvme-driver again, or add --emulate"
         );
         assert_eq!((of(2).exit_code(), of(2).name()), (4, "no_driver"));
-        assert_eq!((of(13).exit_code(), of(13).name()), (3, "no_driver"));
+        assert_eq!((of(13).exit_code(), of(13).name()), (3, "root_denied"));
+        let denied = of(13).text();
+        assert!(
+            denied.starts_with("error: this user may not look into /run/scheme/nvme: ")
+                && !denied.contains("driver is running"),
+            "{denied}"
+        );
     }
 
     #[test]

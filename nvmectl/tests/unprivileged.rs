@@ -109,3 +109,23 @@ fn what_loads_or_changes_the_device_is_refused_and_explained() {
         );
     }
 }
+
+#[test]
+fn a_folder_that_may_not_be_looked_into_is_said_to_be_one() {
+    let Some(place) = Place::new("user-outside") else {
+        return;
+    };
+    let closed = place.folder.path().join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    for line in ["stats", "list", "top -b -n 1"] {
+        let ran = place.ran(&format!("{line} --root {}", closed.display()));
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(3), ""), "{line}: {ran:?}");
+        let said = format!("error: this user may not look into {}: ", closed.display());
+        assert!(
+            ran.stderr.starts_with(&said) && ran.stderr.contains("hint: run as a user who may"),
+            "{line}: {}",
+            ran.stderr
+        );
+    }
+}
