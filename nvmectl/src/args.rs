@@ -3,7 +3,6 @@
 //! Everything that can be refused without a device is refused here or in the command's own `check`, so that bad input
 //! never starts anything.
 
-use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::builder::RangedI64ValueParser;
@@ -14,6 +13,10 @@ use stats_proto::bench::BenchJob;
 use crate::device::{DeviceArg, DeviceName};
 use crate::top::{INTERVAL_MAX_NS, INTERVAL_MIN_NS, Load};
 use crate::units::{Units, parse_duration_ns, parse_size};
+
+mod raw;
+
+pub use raw::{asks_for_json, color_of, rewrite};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Yellow.on_default().bold())
@@ -447,210 +450,5 @@ fn parse_interval_ns(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Command lines as people type them, as clap understands them: `--qd32` becomes `--qd=32`. What follows `--` is left
-/// alone.
-pub fn rewrite(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let mut literal = false;
-    let rewrite_one = |argument: OsString| {
-        literal |= argument == "--";
-        let depth = argument.to_str().and_then(|text| text.strip_prefix("--qd"));
-        match depth {
-            Some(depth) if !literal && depth.starts_with(|c: char| c.is_ascii_digit()) => {
-                format!("--qd={depth}").into()
-            }
-            _ => argument,
-        }
-    };
-    arguments.into_iter().map(rewrite_one).collect()
-}
-
-/// Whether a command line that clap may have refused asks for JSON; then its errors are JSON too.
-pub fn asks_for_json(arguments: &[OsString]) -> bool {
-    let mut previous: &OsStr = OsStr::new("");
-    for argument in arguments {
-        let value_of_output = previous == "-o" || previous == "--output";
-        match argument.to_str() {
-            Some("--") => return false,
-            Some(
-                "--json" | "--fio-json" | "-ojson" | "-ojsonl" | "-o=json" | "-o=jsonl" | "--output=json"
-                | "--output=jsonl",
-            ) => return true,
-            Some("json" | "jsonl") if value_of_output => return true,
-            _ => previous = argument,
-        }
-    }
-    false
-}
-
-/// The colours that a command line asks for before clap has read it: help and refusals are to keep to it too.
-pub fn color_of(arguments: &[OsString]) -> ColorChoice {
-    let texts = || {
-        arguments
-            .iter()
-            .map(|argument| argument.to_str().unwrap_or_default())
-    };
-    let mut asked = ColorChoice::Auto;
-    for (text, next) in texts().zip(texts().skip(1).chain([""])) {
-        let value = match text {
-            "--" => break,
-            "--color" => Some(next),
-            _ => text.strip_prefix("--color="),
-        };
-        if let Some(choice) = value.and_then(|value| ColorChoice::from_str(value, false).ok()) {
-            asked = choice;
-        }
-    }
-    asked
-}
-
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    fn parse(line: &str) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(rewrite(line.split_whitespace().map(OsString::from)))
-    }
-
-    fn bench(line: &str) -> BenchArgs {
-        match parse(line)
-            .unwrap_or_else(|error| panic!("{line}: {error}"))
-            .command
-        {
-            Command::Bench(bench) => bench,
-            other => panic!("{line}: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn the_queue_depth_in_every_spelling() {
-        for line in [
-            "--qd32",
-            "--qd 32",
-            "--qd=32",
-            "--iodepth 32",
-            "--iodepth=32",
-            "--queue-depth 32",
-        ] {
-            assert_eq!(bench(&format!("nvmectl bench {line}")).qd, 32, "{line}");
-        }
-        assert!(parse("nvmectl bench --qdx").is_err());
-        assert!(
-            parse("nvmectl bench --qd32x")
-                .unwrap_err()
-                .to_string()
-                .contains("32x")
-        );
-        assert!(parse("nvmectl bench -- --qd32").is_err());
-    }
-
-    #[test]
-    fn fio_spellings() {
-        let args = bench(
-            "nvmectl bench --rw randrw --rwmixread 70 --block-size 128k --numjobs 2 --runtime 10 --number-ios 5 --randseed 9",
-        );
-        assert_eq!(args.rw, Some(PatternName::Randrw));
-        assert_eq!((args.mix, args.bs, args.jobs), (Some(70), 128 << 10, 2));
-        assert_eq!(
-            (args.time, args.ios, args.random_seed),
-            (Some(10_000_000_000), Some(5), 9)
-        );
-        assert_eq!(bench("nvmectl bench --rw=readwrite").rw, Some(PatternName::Rw));
-        let args = bench(
-            "nvmectl bench --rw rw --rwmixwrite 30 --blocksize 8k --runtime 10 --time_based --ramp_time 2 --number_ios 7",
-        );
-        assert_eq!((args.mix_write, args.bs, args.ios), (Some(30), 8 << 10, Some(7)));
-        assert_eq!((args.warmup, args.time_based), (2_000_000_000, true));
-        assert!(parse("nvmectl bench --rwmixwrite 30 --rwmixread 70").is_err());
-    }
-
-    #[test]
-    fn global_options_stand_before_or_after_the_command() {
-        for line in [
-            "nvmectl --emulate=lba=512 -d 1 --json list",
-            "nvmectl list --emulate=lba=512 -d nvme:1 --json",
-        ] {
-            let cli = parse(line).unwrap();
-            assert_eq!(cli.global.emulate.as_deref(), Some("lba=512"));
-            assert_eq!(cli.global.device_name(), Some(DeviceName::Namespace(1)));
-            assert_eq!(cli.global.format(), Format::Json);
-        }
-        assert_eq!(
-            parse("nvmectl --emulate list").unwrap().global.emulate.as_deref(),
-            Some("")
-        );
-        assert_eq!(parse("nvmectl list").unwrap().global.emulate, None);
-    }
-
-    #[test]
-    fn the_names_people_know() {
-        assert!(matches!(
-            parse("nvmectl id-ctrl").unwrap().command,
-            Command::IdCtrl
-        ));
-        assert!(matches!(
-            parse("nvmectl id-ns --ns 3").unwrap().command,
-            Command::IdNs(IdNsArgs { ns: Some(3) })
-        ));
-        assert!(matches!(
-            parse("nvmectl smart-log").unwrap().command,
-            Command::Smart(_)
-        ));
-        assert!(parse("nvmectl id-ctrl --ns 3").is_err());
-    }
-
-    #[test]
-    fn watch_has_an_interval_of_its_own_choice() {
-        let watch = |line: &str| match parse(line).unwrap().command {
-            Command::Stats(args) => args.watch,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(watch("nvmectl stats"), None);
-        assert_eq!(watch("nvmectl stats --watch"), Some(1_000_000_000));
-        assert_eq!(watch("nvmectl stats --watch 0.1"), Some(100_000_000));
-        assert_eq!(watch("nvmectl stats -w 250ms"), Some(250_000_000));
-        assert!(parse("nvmectl stats --watch 1ms").is_err());
-    }
-
-    #[test]
-    fn json_is_recognised_even_where_parsing_fails() {
-        for (line, json) in [
-            ("nvmectl bench --bs x --json", true),
-            ("nvmectl -o json bench --bs x", true),
-            ("nvmectl -ojson bench --bs x", true),
-            ("nvmectl --output=json", true),
-            ("nvmectl bench --fio-json --bs x", true),
-            ("nvmectl bench --bs x", false),
-            ("nvmectl json", false),
-            ("nvmectl -- --json", false),
-        ] {
-            let arguments: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
-            assert_eq!(asks_for_json(&arguments), json, "{line}");
-        }
-    }
-    #[test]
-    fn colours_are_known_before_the_rest() {
-        for (line, wanted) in [
-            ("nvmectl --color never --frobnicate", ColorChoice::Never),
-            ("nvmectl bench --bs x --color=always", ColorChoice::Always),
-            ("nvmectl --color", ColorChoice::Auto),
-            ("nvmectl --color sometimes", ColorChoice::Auto),
-            ("nvmectl -- --color never", ColorChoice::Auto),
-        ] {
-            let arguments: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
-            assert_eq!(color_of(&arguments), wanted, "{line}");
-        }
-    }
-
-    #[test]
-    fn the_help_says_what_a_number_of_requests_counts() {
-        let help = parse("nvmectl bench --help").unwrap_err().to_string();
-        assert!(help.contains("Stop after N requests of each job"), "{help}");
-    }
-}
+mod tests;
