@@ -205,6 +205,12 @@ impl Fake {
     }
 
     /// Those that were started, whether they have ended or not.
+    /// Forgets who was told of benchmarks: they hold the driver.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn forget_benchmarks(&self) {
+        lock(&self.benchmarks).clear();
+    }
+
     pub(super) fn benchmarks(&self) -> Vec<Benchmark> {
         lock(&self.benchmarks).clone()
     }

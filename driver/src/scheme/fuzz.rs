@@ -35,7 +35,13 @@ pub fn run(bytes: &[u8]) {
         bench.step(&mut input);
         bench.look();
     }
+    let (fake, scheme) = (Arc::downgrade(&bench.fake), Arc::downgrade(&bench.scheme));
     bench.end();
+    assert!(
+        scheme.upgrade().is_none(),
+        "nothing that is over keeps the scheme"
+    );
+    assert!(fake.upgrade().is_none(), "nor the driver");
 }
 
 /// What is left of the bytes; zeroes after their end.
@@ -459,6 +465,7 @@ impl Bench {
         assert!(self.fake.disk(1)[1..=len] == vec![5; len]);
         self.call(Asked::Other, Call::Close { handle });
         assert!(self.scheme.clients.are_idle());
+        self.fake.forget_benchmarks();
     }
 }
 
