@@ -214,6 +214,7 @@ fn take_over(dir: &Path) -> Result<(), MountError> {
         error,
     };
     let since = Instant::now();
+    let mut ending = None;
     while let Some(mount) = top_mount(dir).map_err(look)? {
         if !mount.is_ours() {
             return Err(MountError::Foreign {
@@ -237,6 +238,7 @@ fn take_over(dir: &Path) -> Result<(), MountError> {
             );
             detach(dir).map_err(look)?;
         } else if since.elapsed() < PATIENCE {
+            ending = pid.map(|pid| (pid, start));
             std::thread::sleep(LOOK_AGAIN);
         } else {
             return Err(MountError::InUse {
@@ -244,6 +246,10 @@ fn take_over(dir: &Path) -> Result<(), MountError> {
                 pid,
             });
         }
+    }
+    // Its mount is the last thing that a daemon gives back but one: the device goes with the process.
+    while ending.is_some_and(|(pid, start)| runs(pid, start)) && since.elapsed() < PATIENCE {
+        std::thread::sleep(LOOK_AGAIN);
     }
     Ok(())
 }
