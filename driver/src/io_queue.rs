@@ -41,11 +41,13 @@
 //! # }
 //! ```
 
+mod active;
 mod command;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use self::active::{Active, Part};
 use self::command::{
     answer_passthrough, attach_data, attach_passthrough, attach_range, command_for, copy_from_pages,
     next_blocks,
@@ -120,70 +122,6 @@ pub struct IoQueue<T> {
     /// Requests with commands still to be sent, in order.
     waiting: VecDeque<u32>,
     finished: VecDeque<Finished<T>>,
-}
-
-/// A request under way.
-struct Active<T> {
-    request: Request<T>,
-    /// Place in the list of namespaces.
-    namespace: usize,
-    /// Blocks for which commands have been sent.
-    sent_blocks: u64,
-    /// Whether all commands have been sent; a Flush has one and no blocks.
-    sent_all: bool,
-    commands_out: u32,
-    result: Result<(), IoError>,
-    doorbell_ns: u64,
-}
-
-impl<T> Active<T> {
-    /// What a recorder keeps of one of its commands, without what became of it.
-    #[cold]
-    fn record(&self, part: &Part, namespace: &Namespace, qid: u16, cid: u16) -> Record {
-        let Request {
-            op,
-            nsid,
-            slba,
-            arrived_ns,
-            ..
-        } = self.request;
-        let shift = namespace.lba_shift;
-        let (skipped, blocks) = (part.offset as u64 >> shift, part.len as u64 >> shift);
-        let (opcode, blocks) = match (op, &self.request.buffer) {
-            (Op::Passthrough, Buffer::Passthrough(command)) => (
-                command.entry.opcode,
-                shape(&command.entry, shift).and_then(|shape| shape.blocks),
-            ),
-            _ => (
-                command_for(op, nsid, slba, blocks.max(1)).opcode,
-                (op != Op::Flush).then_some((slba + skipped, blocks)),
-            ),
-        };
-        Record {
-            qid,
-            cid,
-            opcode,
-            nsid,
-            blocks,
-            arrived_ns,
-            doorbell_ns: 0,
-            ended_ns: 0,
-            status: None,
-        }
-    }
-}
-
-/// One command of a request.
-#[derive(Debug)]
-struct Part {
-    request: u32,
-    /// Bounce pages, then PRP lists.
-    pages: Chain,
-    /// Where in the request's buffer its data is.
-    offset: usize,
-    len: usize,
-    copied: bool,
-    window: bool,
 }
 
 /// A command could not be sent yet, for want of a slot or of pages.
