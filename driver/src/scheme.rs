@@ -88,7 +88,7 @@
 //! # admin
 //! Write a 64-byte submission entry, followed by the data if the command sends any; the write is answered
 //! when the command has completed, whatever its status. Then read: the 16-byte completion entry, followed by
-//! the data if the command returns any. `prp1` holds the number of data bytes expected from the device, at
+//! the data if the command returns any. A write that is refused leaves nothing to read. `prp1` holds the number of data bytes expected from the device, at
 //! most [`MAX_ADMIN_DATA_BYTES`]; `prp2` and `mptr` are 0; the command identifier is the driver's to choose.
 //! What would take queues, events or memory from the driver is `EPERM`; a format that changes the block size,
 //! and namespace management, are `EOPNOTSUPP` because the driver would not learn of it.
@@ -208,8 +208,8 @@ impl Scheme {
     }
 
     /// Ends the reads that wait for something to happen (of `controller/events` and of `bench`), and each
-    /// [`Call::Zero`] at its next piece: they are answered `EINTR`, and whoever still wants it asks again. For a server that cannot take a call
-    /// back when its client is interrupted, and before it stops.
+    /// [`Call::Zero`] at its next piece: they are answered `EINTR`, and whoever still wants it asks again. For a
+    /// server that cannot take a call back when its client is interrupted, and before it stops.
     pub fn wake_readers(&self) {
         self.handles.wake_readers();
     }

@@ -40,10 +40,10 @@ impl AdminFile {
     pub(crate) fn write(self: &Arc<Self>, bytes: Vec<u8>, pending: Pending) {
         let command = match Command::parse(&bytes) {
             Ok(command) => command,
-            Err(errno) => return pending.answer(Err(errno)),
+            Err(errno) => return self.transaction.refuse(errno, pending),
         };
         if reshapes(&command.entry, &self.service.namespaces()) {
-            return pending.answer(Err(Errno::EOPNOTSUPP));
+            return self.transaction.refuse(Errno::EOPNOTSUPP, pending);
         }
         if let Err(errno) = self.transaction.begin() {
             return pending.answer(Err(errno));

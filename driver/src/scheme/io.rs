@@ -48,7 +48,7 @@ impl IoFile {
         let parsed = lba_shift.and_then(|lba_shift| parse(&bytes, nsid, lba_shift, max_bytes));
         let (command, shape) = match parsed {
             Ok(parsed) => parsed,
-            Err(errno) => return pending.answer(Err(errno)),
+            Err(errno) => return self.transaction.refuse(errno, pending),
         };
         if let Err(errno) = self.transaction.begin() {
             return pending.answer(Err(errno));

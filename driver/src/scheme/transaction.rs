@@ -47,6 +47,15 @@ impl Transaction {
         }
     }
 
+    /// A command was refused before it was sent, with `errno`: there is nothing to read, so that the last one's
+    /// answer is not taken for its. One that is out stays out.
+    pub(crate) fn refuse(&self, errno: Errno, pending: Pending) {
+        if let State::Idle(text) = &mut *lock(&self.0) {
+            *text = Arc::from([]);
+        }
+        pending.answer(Err(errno));
+    }
+
     /// The command that was out has ended, with `text` to read.
     pub(crate) fn end(&self, text: Vec<u8>) {
         *lock(&self.0) = State::Idle(Arc::from(text));

@@ -100,6 +100,10 @@ fn what_is_refused_does_not_reach_the_device() {
             Errno::EINVAL,
         ),
     ] {
+        desk.write(handle, 0, command::flush(1).as_bytes());
+        desk.fake.complete_all();
+        assert_eq!(desk.one().map(written), Some(Ok(64)));
+        assert_eq!(desk.read_now(handle, 0, 16).map(|answer| answer.len()), Ok(16));
         assert_eq!(
             desk.now(Call::Write {
                 handle,
@@ -107,6 +111,11 @@ fn what_is_refused_does_not_reach_the_device() {
                 data
             }),
             Err(errno)
+        );
+        assert_eq!(
+            desk.read_now(handle, 0, 16),
+            Ok(vec![]),
+            "not the last one's answer"
         );
     }
     assert_eq!(desk.fake.out(), 0);

@@ -115,6 +115,9 @@ fn what_is_refused_does_not_reach_the_device() {
             Errno::EINVAL,
         ),
     ] {
+        desk.write(handle, 0, smart().as_bytes());
+        desk.fake.complete_admin(Status::SUCCESS, 9);
+        assert_eq!(desk.one().map(written), Some(Ok(64)));
         assert_eq!(
             desk.now(Call::Write {
                 handle,
@@ -123,7 +126,24 @@ fn what_is_refused_does_not_reach_the_device() {
             }),
             Err(errno)
         );
+        assert_eq!(
+            desk.read_now(handle, 0, 16),
+            Ok(vec![]),
+            "not the last one's answer"
+        );
     }
+    // What is refused while another is out is not that one's business.
+    desk.write(handle, 0, smart().as_bytes());
+    let data = vec![0; 63];
+    let refused = Call::Write {
+        handle,
+        offset: 0,
+        data,
+    };
+    assert_eq!(desk.now(refused), Err(Errno::EINVAL));
+    desk.fake.complete_admin(Status::SUCCESS, 9);
+    assert_eq!(desk.one().map(written), Some(Ok(64)));
+    assert_eq!(desk.read_now(handle, 16, 2), Ok(vec![9; 2]));
     assert!(desk.fake.admin_out().is_empty());
     assert_eq!(desk.now(Call::Sync { handle }), Err(Errno::EINVAL));
 }
