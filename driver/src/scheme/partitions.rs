@@ -35,6 +35,8 @@ pub(crate) struct Partitions {
 #[derive(Default)]
 struct State {
     known: Option<Known>,
+    /// The last reading failed, which has been said: who looks at the root again and again shall not fill the log.
+    failed: bool,
     reading: Option<Reading>,
 }
 
@@ -66,7 +68,7 @@ impl Partitions {
             return;
         }
         let mut state = lock(&self.state);
-        let State { known, reading } = &mut *state;
+        let State { known, reading, .. } = &mut *state;
         if near
             || known
                 .as_ref()
@@ -104,7 +106,7 @@ pub(crate) fn with_table(volume: &Arc<Volume>, then: Then) {
     };
     let answer = {
         let mut state = lock(&volume.partitions.state);
-        let State { known, reading } = &mut *state;
+        let State { known, reading, .. } = &mut *state;
         match (reading, known) {
             (Some(reading), _) => {
                 let line = match reading.changed_elsewhere {
@@ -166,13 +168,14 @@ fn go_on(volume: &Arc<Volume>, geometry: Geometry, reader: TableReader, step: St
 /// The reading has come to an end.
 fn finish(volume: &Arc<Volume>, geometry: Geometry, result: Result<Table, IoError>) {
     let result = result.map(Arc::new);
-    let (waiting, again) = {
+    let (waiting, again, failed_before) = {
         let mut state = lock(&volume.partitions.state);
         let Some(mut reading) = state.reading.take() else {
             return;
         };
         let has_far_blocks = result.as_ref().is_ok_and(|table| !table.far_blocks.is_empty());
         let changed = reading.changed || reading.changed_elsewhere && has_far_blocks;
+        let failed_before = std::mem::replace(&mut state.failed, result.is_err());
         if !changed {
             reading.waiting.append(&mut reading.later);
             // A failure is not kept: the next who asks has it tried again.
@@ -190,16 +193,18 @@ fn finish(volume: &Arc<Volume>, geometry: Geometry, result: Result<Table, IoErro
         }
         let watching = again || has_far_blocks;
         volume.partitions.watching.store(watching, Ordering::SeqCst);
-        (reading.waiting, again)
+        (reading.waiting, again, failed_before)
     };
     let answer = match result {
         Ok(table) => Ok(table),
         Err(IoError::Busy) => Err(Errno::EAGAIN),
         Err(error) => {
-            log::warn!(
-                "namespace {}: its partition table cannot be read: {error}",
-                volume.nsid()
-            );
+            if !failed_before {
+                log::warn!(
+                    "namespace {}: its partition table cannot be read: {error}",
+                    volume.nsid()
+                );
+            }
             Ok(Arc::default())
         }
     };

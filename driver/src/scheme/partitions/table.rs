@@ -75,7 +75,7 @@ impl Table {
                 blocks: last_block - first_block + 1,
             });
         } else {
-            log::warn!(
+            log::info!(
                 "partition {number}, blocks {first_block} to {last_block}, is left out: only blocks {} to {} can be \
                  in it",
                 allowed.start(),
@@ -198,7 +198,7 @@ impl Shape {
     }
 
     fn none(self, why: &str) -> (State, Step) {
-        log::warn!("a partition table cannot be read: {why}");
+        log::info!("a partition table cannot be read: {why}");
         (State::Start, Step::Done(Table::default()))
     }
 
@@ -237,7 +237,7 @@ impl Shape {
                 })
             }
             Some(_) => {
-                log::warn!("an extended partition beyond the namespace's end is left out");
+                log::info!("an extended partition beyond the namespace's end is left out");
                 (State::Start, Step::Done(table))
             }
             None => (State::Start, Step::Done(table)),
@@ -271,7 +271,7 @@ impl Shape {
     }
 
     fn backup(self) -> (State, Step) {
-        log::warn!("the first GPT is not whole, the one at the namespace's end is read");
+        log::info!("the first GPT is not whole, the one at the namespace's end is read");
         let step = Step::Read {
             slba: self.blocks - 1,
             blocks: 1,
@@ -345,7 +345,7 @@ impl Shape {
                 self.follow(chain)
             }
             Some((here, _)) => {
-                log::warn!("the chain of logical partitions ends early: its next link is block {here}");
+                log::info!("the chain of logical partitions ends early: its next link is block {here}");
                 (State::Start, Step::Done(chain.table))
             }
             None => (State::Start, Step::Done(chain.table)),
