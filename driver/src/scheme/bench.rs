@@ -134,15 +134,14 @@ impl BenchFile {
                 }
             }
         };
-        let WaitingRead { buffer, pending, .. } = read;
-        pending.answer(answer.map(|len| Reply::Read { buffer, len }));
+        read.answer(answer);
     }
 
     /// Who waits for a line is told to come again (`EINTR`); the job goes on.
     pub(crate) fn wake(&self) {
         let waiting = std::mem::take(&mut lock(&self.state).waiting);
         for read in waiting {
-            read.pending.answer(Err(Errno::EINTR));
+            read.answer(Err(Errno::EINTR));
         }
     }
 
@@ -157,7 +156,7 @@ impl BenchFile {
             std::mem::take(&mut state.waiting)
         };
         for read in waiting {
-            read.pending.answer(Err(Errno::EBADF));
+            read.answer(Err(Errno::EBADF));
         }
     }
 }
@@ -228,8 +227,8 @@ impl Lines {
             }
             state.answered()
         };
-        for (WaitingRead { buffer, pending, .. }, len) in answered {
-            pending.answer(len.map(|len| Reply::Read { buffer, len }));
+        for (read, len) in answered {
+            read.answer(len);
         }
     }
 

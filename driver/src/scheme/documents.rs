@@ -88,7 +88,7 @@ impl Document {
         };
         match kept {
             Ok(snapshot) => read.answer_from(&snapshot),
-            Err(errno) => read.pending.answer(Err(errno)),
+            Err(errno) => read.answer(Err(errno)),
         }
     }
 
@@ -157,7 +157,7 @@ impl Document {
         for read in waiting.into_iter().flatten() {
             match &snapshot {
                 Ok(snapshot) => read.answer_from(snapshot),
-                Err(errno) => read.pending.answer(Err(*errno)),
+                Err(errno) => read.answer(Err(*errno)),
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, Weak};
 use super::pending::WaitingRead;
 use super::quota::{Client, Kept};
 use super::service::{EventListener, EventLog};
-use super::{Errno, Pending, Reply, lock};
+use super::{Errno, Pending, lock};
 
 /// The most reads of one handle that wait for an event.
 const MAX_WAITING_READS: usize = 16;
@@ -67,7 +67,7 @@ impl EventsFile {
                 Err(errno) => Err(errno),
             }
         };
-        answer_read(read, answer);
+        read.answer(answer);
     }
 
     /// Who waits is told to come again (`EINTR`).
@@ -84,7 +84,7 @@ impl EventsFile {
     fn end_waiting(&self, errno: Errno) {
         let waiting = std::mem::take(&mut lock(&self.state).waiting);
         for read in waiting {
-            answer_read(read, Err(errno));
+            read.answer(Err(errno));
         }
     }
 }
@@ -103,7 +103,7 @@ impl EventListener for EventsFile {
             }
         }
         for (read, answer) in answered {
-            answer_read(read, answer);
+            read.answer(answer);
         }
     }
 }
@@ -146,9 +146,4 @@ impl State {
             len => Ok(Some(len)),
         }
     }
-}
-
-fn answer_read(read: WaitingRead, answer: Result<usize, Errno>) {
-    let WaitingRead { buffer, pending, .. } = read;
-    pending.answer(answer.map(|len| Reply::Read { buffer, len }));
 }

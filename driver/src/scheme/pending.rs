@@ -67,9 +67,12 @@ impl WaitingRead {
     /// Answers with what `text` has at the offset.
     pub(crate) fn answer_from(mut self, text: &[u8]) {
         let len = super::copy_from(text, self.offset, &mut self.buffer);
-        self.pending.answer(Ok(Reply::Read {
-            buffer: self.buffer,
-            len,
-        }));
+        self.answer(Ok(len));
+    }
+
+    /// Answers: so many bytes of the buffer are what was read.
+    pub(crate) fn answer(self, result: Result<usize, Errno>) {
+        let Self { buffer, pending, .. } = self;
+        pending.answer(result.map(|len| Reply::Read { buffer, len }));
     }
 }
