@@ -188,3 +188,35 @@ fn who_waits_for_events_does_not_keep_the_daemon() {
     daemon.stop();
     assert!(!cat.wait().expect("it ends").success());
 }
+
+#[test]
+fn who_zeroes_a_disk_can_be_interrupted_and_killed() {
+    if !have(&["fallocate"]) || !cfg!(feature = "performance-counters") {
+        return;
+    }
+    let folder = Folder::new();
+    // As large as would take an hour.
+    let daemon = Daemon::start("size=16TiB,backing=null,latency=50ms", &folder.path("nvme"));
+    for signal in [Signal::INT, Signal::KILL] {
+        let zeroed = || {
+            let stats = daemon.stats();
+            let ops = stats.namespaces[0].ops.as_ref().expect("counters");
+            ops.get("write_zeroes").map_or(0, |op| op.count)
+        };
+        let before = zeroed();
+        let mut fallocate = Command::new("fallocate")
+            .args(["--zero-range", "--keep-size", "--length=16TiB"])
+            .arg(daemon.path("1/data"))
+            .spawn()
+            .expect("fallocate starts");
+        wait_until("the first piece", || zeroed() > before);
+        let pid = i32::try_from(fallocate.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .expect("a process");
+        kill_process(pid, signal).expect("it runs");
+        let status = fallocate.wait().expect("it ends");
+        assert_eq!(status.signal(), Some(signal.as_raw()));
+    }
+    daemon.stop();
+}
