@@ -88,8 +88,9 @@
 //! # admin
 //! Write a 64-byte submission entry, followed by the data if the command sends any; the write is answered
 //! when the command has completed, whatever its status. Then read: the 16-byte completion entry, followed by
-//! the data if the command returns any. A write that is refused leaves nothing to read. `prp1` holds the number of data bytes expected from the device, at
-//! most [`MAX_ADMIN_DATA_BYTES`]; `prp2` and `mptr` are 0; the command identifier is the driver's to choose.
+//! the data if the command returns any. A write that is refused leaves nothing to read. `prp1` holds the number
+//! of data bytes expected from the device, at most [`MAX_ADMIN_DATA_BYTES`]; `prp2` and `mptr` are 0; the
+//! command identifier is the driver's to choose.
 //! What would take queues, events or memory from the driver is `EPERM`; a format that changes the block size,
 //! and namespace management, are `EOPNOTSUPP` because the driver would not learn of it.
 //!
