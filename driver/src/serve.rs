@@ -166,7 +166,11 @@ fn found(driver: &Driver) -> String {
 }
 
 fn listen(sender: Sender<Event>) -> std::io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    // Whoever started it with nohup does not want it to end with the terminal.
+    if !is_ignored(SIGHUP) {
+        signals.add_signal(SIGHUP)?;
+    }
     std::thread::Builder::new()
         .name("nvme-signals".to_owned())
         .spawn(move || {
@@ -177,6 +181,14 @@ fn listen(sender: Sender<Event>) -> std::io::Result<()> {
             }
         })
         .map(drop)
+}
+
+/// Whether this process was started with the signal ignored (proc_pid_status(5): a set of signals in hexadecimal).
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    set.is_some_and(|set| set >> (signal - 1) & 1 == 1)
 }
 
 /// Tells a service manager that wants to know; there usually is none.

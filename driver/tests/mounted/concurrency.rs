@@ -16,7 +16,7 @@ use nvme_spec::NvmOpcode;
 use rustix::process::{Pid, Signal, kill_process};
 use stats_proto::stats::StatsDocument;
 
-use crate::rig::{Daemon, Folder, have};
+use crate::rig::{Daemon, Folder, have, undisturbed};
 
 const CLIENTS: u64 = 64;
 
@@ -143,7 +143,7 @@ fn who_waits_for_events_can_be_interrupted_and_killed() {
     let folder = Folder::new();
     let daemon = Daemon::start("size=1MiB", &folder.path("nvme"));
     for signal in [Signal::INT, Signal::KILL] {
-        let mut cat = Command::new("cat")
+        let mut cat = undisturbed("cat")
             .arg(daemon.path("controller/events"))
             .stdout(Stdio::piped())
             .spawn()
@@ -204,7 +204,7 @@ fn who_zeroes_a_disk_can_be_interrupted_and_killed() {
             ops.get("write_zeroes").map_or(0, |op| op.count)
         };
         let before = zeroed();
-        let mut fallocate = Command::new("fallocate")
+        let mut fallocate = undisturbed("fallocate")
             .args(["--zero-range", "--keep-size", "--length=16TiB"])
             .arg(daemon.path("1/data"))
             .spawn()

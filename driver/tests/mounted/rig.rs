@@ -171,13 +171,21 @@ impl Drop for Daemon {
 
 /// The program, with no settings but those that a test gives it.
 pub fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_nvme-driver"));
+    let mut command = undisturbed(env!("CARGO_BIN_EXE_nvme-driver"));
     for variable in nvme_driver::config::VARIABLES {
         command.env_remove(variable);
     }
     for variable in ["RUST_LOG", "NVME_SCHEME", "NOTIFY_SOCKET"] {
         command.env_remove(variable);
     }
+    command
+}
+
+/// A command to which every signal means what it usually means. What a test is started with may have had some ignored, as
+/// nohup and shells without job control do, and programs inherit that.
+pub fn undisturbed(program: &str) -> Command {
+    let mut command = Command::new("env");
+    command.arg("--default-signal").arg(program);
     command
 }
 

@@ -368,3 +368,34 @@ fn a_daemon_that_hangs_is_named_and_left_alone() {
     assert!(text.contains(&format!("process {}", first.pid())), "{text}");
     first.stop();
 }
+
+#[test]
+fn nohup_is_respected() {
+    if !have(&["nohup"]) {
+        return;
+    }
+    let folder = Folder::new();
+    let dir = folder.path("nvme");
+    let mut child = Command::new("nohup")
+        .arg(env!("CARGO_BIN_EXE_nvme-driver"))
+        .args(["--device=emulated:size=1MiB", "--mount"])
+        .arg(&dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("nohup starts");
+    let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let mut lines = lines.map(|line| line.expect("a line"));
+    assert!(lines.any(|line| line.starts_with("serving at ")));
+    let pid = i32::try_from(child.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .expect("a process");
+    kill_process(pid, Signal::HUP).expect("it runs");
+    // Had it listened to that one, this would be the second signal.
+    assert!(fs::read(dir.join("1/identify")).is_ok());
+    kill_process(pid, Signal::TERM).expect("it runs");
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    assert!(!is_mounted(&dir));
+}
