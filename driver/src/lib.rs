@@ -121,6 +121,8 @@ pub mod passthrough;
 mod prp;
 mod queue;
 mod recorder;
+#[cfg(target_pointer_width = "64")]
+pub mod redox;
 mod registers;
 pub mod request;
 pub mod scheme;
