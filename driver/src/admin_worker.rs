@@ -321,6 +321,7 @@ impl AdminWorker {
             // It may come back, and what it then still writes nobody knows.
             None => false,
         };
+        let stopped = stopped || self.controller.backend.cut_off();
         self.state = State::Failed;
         self.shared.set_health(Health::Failed);
         self.controller.gave_up(stopped);

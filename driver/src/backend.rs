@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::dma::Region;
@@ -70,8 +70,20 @@ pub unsafe trait Backend: Send + Sync {
     fn waiter(&self, vector: u16) -> Result<Box<dyn Waiter>, BackendError>;
 
     /// Windows through which the controller reaches memory of callers, one for each of `slots` commands of queue
-    /// `qid`; `None` where the backend cannot map a caller's memory and data goes through bounce pages.
-    fn windows(&self, qid: u16, slots: usize) -> Option<Box<dyn Windows>>;
+    /// `qid`, described to it in pages of `page_bytes` (CC.MPS); `None` where the backend cannot map a caller's memory
+    /// and data goes through bounce pages.
+    fn windows(&self, qid: u16, slots: usize, page_bytes: usize) -> Option<Box<dyn Windows>>;
+
+    /// The last resort against a controller that will not be disabled: keeps it from reaching memory by other means
+    /// than its registers (PCI bus mastering). Whether that is certain now.
+    fn cut_off(&self) -> bool {
+        false
+    }
+
+    /// The shortest sleep with a timeout ([`Waiter::wait`]) that is not much longer than asked for.
+    fn shortest_sleep(&self) -> Duration {
+        Duration::from_micros(50)
+    }
 }
 
 /// Puts a thread to sleep until its controller or another thread wants it.
@@ -86,6 +98,39 @@ pub trait Waiter: Send {
 
     /// Interrupts that have fired since the last call.
     fn take_interrupts(&mut self) -> u64;
+
+    /// What lets this waiter be woken by descriptors of the operating system too; `None` where it cannot be.
+    fn watcher(&self) -> Option<Arc<dyn Watcher>> {
+        None
+    }
+}
+
+/// Adds descriptors of the operating system to what wakes one [`Waiter`].
+pub trait Watcher: Send + Sync {
+    /// Wakes the waiter when there is something to read at `descriptor`, from now on, and now if there is already.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn watch(&self, descriptor: usize) -> Result<Arc<Watched>, BackendError>;
+
+    /// Does not do so any more.
+    fn ignore(&self, descriptor: usize);
+}
+
+/// Whether there has been something to read at a descriptor.
+#[derive(Debug, Default)]
+pub struct Watched(AtomicBool);
+
+impl Watched {
+    /// There is.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether there has been, since this was asked last.
+    pub fn take(&self) -> bool {
+        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Acquire)
+    }
 }
 
 /// Wakes one [`Waiter`]. Costs a few nanoseconds when it is not asleep.
@@ -113,17 +158,34 @@ impl fmt::Debug for Waker {
 
 /// Windows through which the controller reaches callers' memory while one command is out.
 pub trait Windows: Send {
-    /// Lets the device reach `len` bytes at `memory` through the window of `slot`; returns the address for the
-    /// device, whose offset within a page is that of `memory`. `None`: this memory cannot be mapped, use bounce
-    /// pages.
+    /// Lets the device reach `len` bytes at `memory`, which is `of` somebody, through the window of `slot`; returns
+    /// where that is for the device. `None`: this memory cannot be mapped, use bounce pages.
     ///
     /// # Safety
     /// The memory must stay valid, and (where the command writes it) nobody else may touch it, until
     /// [`Windows::unmap`] of the same slot has returned.
-    unsafe fn map(&mut self, slot: u16, memory: *mut u8, len: usize) -> Option<u64>;
+    unsafe fn map(&mut self, slot: u16, memory: *mut u8, len: usize, of: MemoryOf) -> Option<Mapping<'_>>;
 
     /// Closes the window of `slot`. When this returns the device reaches nothing through it any more.
     fn unmap(&mut self, slot: u16);
+}
+
+/// Whose memory a window is to be opened on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryOf {
+    /// This process's heap, of which a page may not be there yet, or be one that others read as zeroes.
+    Process,
+    /// A client's, which the system has pinned for the time of a call.
+    Client,
+}
+
+/// Where memory behind a window is for the device. The offset within the first page is that of the memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mapping<'a> {
+    /// In one piece from this address on.
+    Contiguous(u64),
+    /// The addresses of all pages touched, in order, the first with the offset.
+    Pages(&'a [u64]),
 }
 
 /// A doorbell register: written with release ordering, so that what was written before is seen first.
@@ -205,6 +267,9 @@ pub enum BackendError {
     /// The emulated device could not be made.
     #[error("the emulated controller: {0}")]
     Emulator(String),
+    /// The operating system refused something.
+    #[error("{0}")]
+    System(String),
     /// A thread could not be started.
     #[error("a thread could not be started: {0}")]
     Thread(String),

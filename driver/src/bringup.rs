@@ -562,7 +562,7 @@ impl Bringup {
             limit,
             pool: self.pool()?,
             windows: if self.limits.zero_copy {
-                self.backend.windows(qid, limit)
+                self.backend.windows(qid, limit, self.limits.page_bytes)
             } else {
                 None
             },

@@ -435,6 +435,9 @@ impl Controller {
 
     /// Keeps what the device knows of for ever: it may still write there.
     fn leak(&mut self) {
+        if self.backend.cut_off() {
+            return;
+        }
         log::error!("the controller could not be disabled; the memory that it knows of is not given back");
         std::mem::forget(std::mem::take(&mut self.told));
     }

@@ -4,7 +4,7 @@
 
 use std::any::Any;
 use std::fmt;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,7 +14,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 pub(crate) mod arena;
 pub(crate) mod pages;
 
-use crate::backend::Windows;
+use crate::backend::{Mapping, MemoryOf, Windows};
 use crate::passthrough::Passthrough;
 use arena::Arena;
 
@@ -111,14 +111,22 @@ impl Region {
     /// If it does not fit.
     #[inline]
     pub(crate) fn copy_in(&self, offset: usize, from: &[u8]) {
-        assert!(self.check(offset, from.len()).is_some());
-        // SAFETY: inside, as asserted; `from` cannot overlap since no references into the region exist.
-        unsafe {
-            self.base
-                .add(offset)
-                .as_ptr()
-                .copy_from_nonoverlapping(from.as_ptr(), from.len())
-        }
+        // SAFETY: a slice is valid, and cannot overlap since no references into the region exist.
+        unsafe { self.copy_in_raw(offset, from.as_ptr(), from.len()) }
+    }
+
+    /// Copies `len` bytes from `from` to `offset`.
+    ///
+    /// # Panics
+    /// If they do not fit.
+    ///
+    /// # Safety
+    /// They must be valid for reads, and not in this region.
+    #[inline]
+    unsafe fn copy_in_raw(&self, offset: usize, from: *const u8, len: usize) {
+        assert!(self.check(offset, len).is_some());
+        // SAFETY: inside, as asserted, and by the contract.
+        unsafe { self.base.add(offset).as_ptr().copy_from_nonoverlapping(from, len) }
     }
 
     /// Copies from `offset` to `into`.
@@ -127,14 +135,22 @@ impl Region {
     /// If it is not all inside.
     #[inline]
     pub(crate) fn copy_out(&self, offset: usize, into: &mut [u8]) {
-        assert!(self.check(offset, into.len()).is_some());
-        // SAFETY: inside, as asserted; `into` cannot overlap since no references into the region exist.
-        unsafe {
-            self.base
-                .add(offset)
-                .as_ptr()
-                .copy_to_nonoverlapping(into.as_mut_ptr(), into.len())
-        }
+        // SAFETY: a slice is valid, and cannot overlap since no references into the region exist.
+        unsafe { self.copy_out_raw(offset, into.as_mut_ptr(), into.len()) }
+    }
+
+    /// Copies `len` bytes from `offset` to `into`.
+    ///
+    /// # Panics
+    /// If they are not all inside.
+    ///
+    /// # Safety
+    /// `into` must be valid for as many writes, and not in this region.
+    #[inline]
+    unsafe fn copy_out_raw(&self, offset: usize, into: *mut u8, len: usize) {
+        assert!(self.check(offset, len).is_some());
+        // SAFETY: inside, as asserted, and by the contract.
+        unsafe { self.base.add(offset).as_ptr().copy_to_nonoverlapping(into, len) }
     }
 
     /// Zeroes `len` bytes from `offset` on.
@@ -195,31 +211,120 @@ impl DmaBuffer {
     }
 }
 
-/// Opens the window of `slot` on `len` bytes of `buffer` from `offset` on; `None` if that cannot be, or if it is no heap
-/// memory.
+/// Memory of a client's that the system lends this process for one call: mapped here, pinned, and gone when the call has
+/// been answered.
+///
+/// The client may change it at any time, so there is no reference into it: bytes are copied in and out, or moved by the
+/// device.
+pub struct Lent {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: an address and a length; the contract of `new` makes the bytes valid on every thread.
+unsafe impl Send for Lent {}
+
+impl Lent {
+    /// The `len` bytes at `start`.
+    ///
+    /// # Safety
+    /// They must be valid for reads, and for writes if anything is to be put there, until this is dropped; and that must
+    /// happen before the call is answered.
+    pub unsafe fn new(start: NonNull<u8>, len: usize) -> Self {
+        Self { start, len }
+    }
+
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Copies `from` to `offset`, or as much of it as there is room for; says how much.
+    pub fn copy_in(&mut self, offset: usize, from: &[u8]) -> usize {
+        let len = self.len.saturating_sub(offset).min(from.len());
+        if len > 0 {
+            // SAFETY: inside the memory, which is valid by the contract of `new`; `from` is elsewhere, since nobody has a
+            // reference to what is lent.
+            unsafe {
+                self.start
+                    .as_ptr()
+                    .add(offset)
+                    .copy_from_nonoverlapping(from.as_ptr(), len)
+            };
+        }
+        len
+    }
+
+    /// Copies from `offset` to `into`, or as much as there is; says how much.
+    pub fn copy_out(&self, offset: usize, into: &mut [u8]) -> usize {
+        let len = self.len.saturating_sub(offset).min(into.len());
+        if len > 0 {
+            // SAFETY: as for `copy_in`.
+            unsafe {
+                self.start
+                    .as_ptr()
+                    .add(offset)
+                    .copy_to_nonoverlapping(into.as_mut_ptr(), len)
+            };
+        }
+        len
+    }
+
+    /// All of it.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.len];
+        self.copy_out(0, &mut bytes);
+        bytes
+    }
+
+    /// The first `len` bytes, or all if there are not as many.
+    pub fn shortened(self, len: usize) -> Self {
+        Self {
+            len: self.len.min(len),
+            ..self
+        }
+    }
+}
+
+impl fmt::Debug for Lent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lent({} bytes)", self.len)
+    }
+}
+
+/// Opens the window of `slot` on `len` bytes of `buffer` from `offset` on; `None` if that cannot be, or if it is neither
+/// heap memory nor lent.
 ///
 /// The caller keeps the buffer, untouched, until it has closed the window, and leaks it if it cannot close it.
 #[inline]
-pub(crate) fn map_part(
-    windows: &mut dyn Windows,
+pub(crate) fn map_part<'a>(
+    windows: &'a mut dyn Windows,
     slot: u16,
     buffer: &mut Buffer,
     offset: usize,
     len: usize,
-) -> Option<u64> {
-    let Buffer::Heap { bytes, offset: data } = buffer else {
-        return None;
+) -> Option<Mapping<'a>> {
+    // No slice is made of the bytes: other parts of the same buffer may be the device's at this moment.
+    let (memory, all_bytes, start, of) = match buffer {
+        Buffer::Heap { bytes, offset: data } => {
+            let start = data.checked_add(offset)?;
+            (bytes.as_mut_ptr(), bytes.len(), start, MemoryOf::Process)
+        }
+        Buffer::Lent(lent) => (lent.start.as_ptr(), lent.len, offset, MemoryOf::Client),
+        _ => return None,
     };
-    let start = data.checked_add(offset)?;
-    if start.checked_add(len)? > bytes.len() {
+    if start.checked_add(len)? > all_bytes {
         return None;
     }
-    // No slice is made of the bytes: other parts of the same buffer may be the device's at this moment.
-    let memory = bytes.as_mut_ptr().wrapping_add(start);
-    // SAFETY: inside the allocation, as checked. The buffer is owned by the request, the request by its queue, and the
-    // queue closes the window (or leaks the buffer) before it gives the buffer back; see `IoQueue::complete`,
-    // `IoQueue::abandon` and its `Drop`.
-    unsafe { windows.map(slot, memory, len) }
+    // SAFETY: inside the memory, as checked. The buffer is owned by the request, the request by its queue, and the
+    // queue closes the window (or leaks the buffer, or what is lent with the duty to answer) before it gives the buffer
+    // back; see `IoQueue::complete`, `IoQueue::abandon` and its `Drop`.
+    unsafe { windows.map(slot, memory.wrapping_add(start), len, of) }
 }
 
 impl Deref for DmaBuffer {
@@ -267,6 +372,9 @@ pub enum Buffer {
         /// Where in it the data starts, in bytes.
         offset: usize,
     },
+    /// A client's memory for the time of its call. Copied only where the backend cannot map it, as for
+    /// [`Buffer::Heap`]. It shows no slice.
+    Lent(Lent),
     /// A client's own command with its data, for [`Op::Passthrough`](crate::Op::Passthrough). Always copied.
     Passthrough(Box<Passthrough>),
 }
@@ -277,23 +385,53 @@ impl Buffer {
         Self::Heap { bytes, offset: 0 }
     }
 
-    /// The data.
+    /// The data; nothing if it is [`Buffer::Lent`].
     pub fn as_slice(&self) -> &[u8] {
         match self {
-            Self::None => &[],
+            Self::None | Self::Lent(_) => &[],
             Self::Dma(buffer) => buffer,
             Self::Heap { bytes, offset } => bytes.get(*offset..).unwrap_or(&[]),
             Self::Passthrough(command) => &command.data,
         }
     }
 
-    /// The data.
+    /// The data; nothing if it is [`Buffer::Lent`].
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         match self {
-            Self::None => &mut [],
+            Self::None | Self::Lent(_) => &mut [],
             Self::Dma(buffer) => buffer,
             Self::Heap { bytes, offset } => bytes.get_mut(*offset..).unwrap_or(&mut []),
             Self::Passthrough(command) => &mut command.data,
+        }
+    }
+
+    /// Copies the part `range` of the data to `offset` of `region`, if it is all there.
+    pub(crate) fn copy_to(&self, range: Range<usize>, region: &Region, offset: usize) {
+        match self {
+            Self::Lent(lent) if range.end <= lent.len && range.start <= range.end => {
+                // SAFETY: inside the memory, as checked, and valid by the contract of `Lent::new`.
+                unsafe { region.copy_in_raw(offset, lent.start.as_ptr().add(range.start), range.len()) }
+            }
+            _ => {
+                if let Some(from) = self.as_slice().get(range) {
+                    region.copy_in(offset, from);
+                }
+            }
+        }
+    }
+
+    /// Copies from `offset` of `region` to the part `range` of the data, if it is all there.
+    pub(crate) fn copy_from(&mut self, range: Range<usize>, region: &Region, offset: usize) {
+        match self {
+            Self::Lent(lent) if range.end <= lent.len && range.start <= range.end => {
+                // SAFETY: as for `copy_to`.
+                unsafe { region.copy_out_raw(offset, lent.start.as_ptr().add(range.start), range.len()) }
+            }
+            _ => {
+                if let Some(into) = self.as_mut_slice().get_mut(range) {
+                    region.copy_out(offset, into);
+                }
+            }
         }
     }
 
@@ -303,6 +441,7 @@ impl Buffer {
             Self::None => 0,
             Self::Dma(buffer) => buffer.len,
             Self::Heap { bytes, offset } => bytes.len().saturating_sub(*offset),
+            Self::Lent(lent) => lent.len,
             Self::Passthrough(command) => command.data.len(),
         }
     }

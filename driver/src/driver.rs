@@ -10,7 +10,7 @@ use stats_proto::event::Event;
 
 use crate::admin::AdminRequest;
 use crate::admin_worker::{self, AdminWorker};
-use crate::backend::Waiter;
+use crate::backend::{Waiter, Watcher};
 use crate::clock::Clock;
 use crate::config::{PollingMode, SchedulerKind};
 use crate::controller::{Controller, Identity};
@@ -56,6 +56,7 @@ pub(crate) struct QueueHandle {
     pub(crate) vector: u16,
     pub(crate) stats: Arc<QueueStats>,
     shared: Arc<worker::Shared>,
+    watcher: Option<Arc<dyn Watcher>>,
     /// The most requests that any document has shown as waiting.
     queued_max: AtomicU64,
 }
@@ -155,6 +156,7 @@ impl Driver {
     /// A thread could not be started, or no queue pair is left. The controller is then disabled.
     pub fn start(controller: Controller) -> Result<Self, Error> {
         let config = controller.config.clone();
+        let shortest_sleep = controller.backend.shortest_sleep();
         let (
             driver,
             Stepped {
@@ -168,6 +170,8 @@ impl Driver {
             mode: config.polling,
             poll_interval_ns: u64::from(config.poll_interval_us) * 1000,
             may_spin: crate::cpu::count() > 1,
+            spins_for_one: !driver.identity().emulated,
+            shortest_sleep_ns: u64::try_from(shortest_sleep.as_nanos()).unwrap_or(u64::MAX),
         };
         let mut threads = Threads::default();
         let spawned = (|| {
@@ -244,6 +248,7 @@ impl Driver {
                 vector,
                 stats: queue.stats(),
                 shared: Arc::clone(&shared),
+                watcher: waiter.watcher(),
                 queued_max: AtomicU64::new(0),
             });
             workers.push(Some((Worker::new(queue, shared), waiter)));
@@ -323,6 +328,12 @@ impl Driver {
     /// The number of I/O queue pair `queue` (from 0), or 0.
     pub fn qid(&self, queue: usize) -> u16 {
         self.0.queues.get(queue).map_or(0, |queue| queue.qid)
+    }
+
+    /// What adds to the descriptors of the operating system that wake the worker of I/O queue pair `queue` (from 0);
+    /// `None` where its waiter has nothing of the kind.
+    pub fn watcher(&self, queue: usize) -> Option<Arc<dyn Watcher>> {
+        self.0.queues.get(queue)?.watcher.clone()
     }
 
     /// A zeroed buffer that the controller reaches by DMA.

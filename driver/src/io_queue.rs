@@ -381,7 +381,7 @@ impl<T> IoQueue<T> {
             if *op == Op::Passthrough {
                 answer_passthrough(&self.pool, &part, buffer, &entry);
             } else if status.is_success() && op.fills_buffer() {
-                copy_from_pages(&self.pool, &part, buffer.as_mut_slice());
+                copy_from_pages(&self.pool, &part, buffer);
             }
         }
         if !status.is_success() && active.result.is_ok() {
@@ -532,7 +532,8 @@ impl<T> IoQueue<T> {
     }
 
     /// Ends everything that is under way with `why`. Only when the device has been `stopped` (disabled, or gone) may
-    /// buffers come back; otherwise it may still write to them, and they are leaked: the answers are without.
+    /// buffers come back; otherwise it may still write to them, and they are leaked: the answers are without. What is
+    /// lent for a call cannot be kept beyond its answer, so such a request is not answered then.
     pub(crate) fn abandon(&mut self, now_ns: u64, why: IoError, stopped: bool) {
         self.waiting.clear();
         self.show_waiting();
@@ -564,6 +565,11 @@ impl<T> IoQueue<T> {
             };
             active.result = Err(why);
             if !stopped && active.commands_out > 0 {
+                if matches!(active.request.buffer, Buffer::Lent(_)) {
+                    log::error!("a request is not answered: its client's memory may still be written");
+                    std::mem::forget(self.requests[number as usize].take());
+                    continue;
+                }
                 std::mem::forget(std::mem::take(&mut active.request.buffer));
             }
             if active.doorbell_ns == u64::MAX {

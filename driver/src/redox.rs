@@ -56,13 +56,7 @@ pub unsafe trait System: Send + Sync + 'static {
     fn list(&self, path: &str) -> Result<Vec<String>>;
 
     /// Maps `len_bytes` from `offset` of what is open as `descriptor`, anywhere.
-    fn map(
-        &self,
-        descriptor: usize,
-        offset: u64,
-        len_bytes: usize,
-        flags: MapFlags,
-    ) -> Result<NonNull<u8>>;
+    fn map(&self, descriptor: usize, offset: u64, len_bytes: usize, flags: MapFlags) -> Result<NonNull<u8>>;
 
     /// Takes a mapping away.
     ///
@@ -111,7 +105,10 @@ impl Descriptor {
     /// # Errors
     /// As there.
     pub fn openat(&self, path: &str, flags: usize) -> Result<Self> {
-        Ok(Self::new(&self.system, self.system.openat(self.number, path, flags)?))
+        Ok(Self::new(
+            &self.system,
+            self.system.openat(self.number, path, flags)?,
+        ))
     }
 
     /// As [`System::dup`].

@@ -27,8 +27,9 @@ const SPIN_NS: u64 = 200_000;
 /// A worker that has looked in vain for this long lets others run between its looks: an emulated device, say, or the
 /// client whose next request it waits for, may want this very CPU.
 const YIELD_AFTER_NS: u64 = 10_000;
-/// Between two looks a polling worker sleeps only if the interval is at least this; shorter ones it spins through.
-const SLEEPABLE_NS: u64 = 50_000;
+/// How long an adaptive worker looks on the only CPU, and only while a single command is out: with more of them there
+/// are clients who want to run. A small part of a time slice.
+const LONE_SPIN_NS: u64 = 50_000;
 /// A command that is out for longer is lost, and with it the controller.
 pub(crate) const COMMAND_TIMEOUT_NS: u64 = 30_000_000_000;
 
@@ -493,8 +494,12 @@ impl Worker {
 pub(crate) struct Waiting {
     pub(crate) mode: PollingMode,
     pub(crate) poll_interval_ns: u64,
-    /// Whether there is a second CPU for whoever is waited for; spinning on the only one is never of use.
+    /// Whether there is a second CPU for whoever is waited for.
     pub(crate) may_spin: bool,
+    /// Whether the device is not a program on this very machine, so that it gets on while the only CPU spins.
+    pub(crate) spins_for_one: bool,
+    /// Between two looks a polling worker sleeps only if the interval is at least this.
+    pub(crate) shortest_sleep_ns: u64,
 }
 
 /// The worker's thread: turns it until it ends, and waits in between. `on_timeout` is called (once) when a command has
@@ -525,9 +530,11 @@ pub(crate) fn run(
             Turn::Idle { until_ns } => {
                 let now_ns = clock.now_ns();
                 let idle_ns = now_ns.saturating_sub(worked_ns);
-                let commands_out = worker.queue.commands() > 0;
-                if waiting.spins(commands_out, idle_ns) {
-                    if idle_ns > YIELD_AFTER_NS {
+                let commands = worker.queue.commands();
+                let commands_out = commands > 0;
+                if waiting.spins(commands, idle_ns) {
+                    if idle_ns > YIELD_AFTER_NS || (!waiting.may_spin && waiting.mode == PollingMode::Polling)
+                    {
                         std::thread::yield_now();
                     }
                     if waiting.mode == PollingMode::Polling && commands_out {
@@ -574,15 +581,25 @@ pub(crate) fn run(
 impl Waiting {
     /// Whether a worker that has had nothing to do for `idle_ns` looks again at once.
     #[inline]
-    fn spins(&self, commands_out: bool, idle_ns: u64) -> bool {
+    fn spins(&self, commands: usize, idle_ns: u64) -> bool {
         if !self.may_spin {
-            return false;
+            return match self.mode {
+                PollingMode::Interrupt => false,
+                // Where a sleep is no shorter than a time slice, others run between two looks instead.
+                PollingMode::Polling => commands > 0 && self.spins_for_one && self.is_sleepless(),
+                PollingMode::Adaptive => commands == 1 && self.spins_for_one && idle_ns < LONE_SPIN_NS,
+            };
         }
-        match (self.mode, commands_out) {
+        match (self.mode, commands > 0) {
             (PollingMode::Interrupt, _) => false,
-            (PollingMode::Polling, true) => self.poll_interval_ns < SLEEPABLE_NS,
+            (PollingMode::Polling, true) => self.is_sleepless(),
             (PollingMode::Polling, false) | (PollingMode::Adaptive, false) => idle_ns < IDLE_SPIN_NS,
             (PollingMode::Adaptive, true) => idle_ns < SPIN_NS,
         }
+    }
+
+    /// Whether the polling interval is too short for a sleep.
+    fn is_sleepless(&self) -> bool {
+        self.poll_interval_ns < self.shortest_sleep_ns
     }
 }

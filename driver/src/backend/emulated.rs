@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use nvme_emulator::{Config, DmaFault, Doze, Emulator, HostMemory, Interrupts, Running};
 
-use super::{Backend, BackendError, Doorbell, DoorbellKind, Waiter, Waker, Windows};
+use super::{Backend, BackendError, Doorbell, DoorbellKind, Mapping, MemoryOf, Waiter, Waker, Windows};
 use crate::clock::Clock;
 use crate::dma::Region;
 
@@ -145,7 +145,7 @@ unsafe impl Backend for EmulatedBackend {
         Ok(Box::new(EmulatedWaiter { bell, seen: 0 }))
     }
 
-    fn windows(&self, qid: u16, slots: usize) -> Option<Box<dyn Windows>> {
+    fn windows(&self, qid: u16, slots: usize, _page_bytes: usize) -> Option<Box<dyn Windows>> {
         if slots > 1 << SLOT_BITS {
             return None;
         }
@@ -254,18 +254,18 @@ impl Drop for Block {
 }
 
 /// One slot's window; `None` while it is closed.
-type Window = RwLock<Option<Mapping>>;
+type Window = RwLock<Option<Open>>;
 
 /// A caller's memory behind an open window.
-struct Mapping {
+struct Open {
     memory: NonNull<u8>,
     len: usize,
 }
 
 // SAFETY: the contract of `Windows::map` makes the bytes valid while the mapping stands, for any thread.
-unsafe impl Send for Mapping {}
+unsafe impl Send for Open {}
 // SAFETY: as above.
-unsafe impl Sync for Mapping {}
+unsafe impl Sync for Open {}
 
 impl Memory {
     fn new() -> Self {
@@ -406,7 +406,7 @@ struct EmulatedWindows {
 }
 
 impl EmulatedWindows {
-    fn set(&self, slot: u16, mapping: Option<Mapping>) -> Option<()> {
+    fn set(&self, slot: u16, mapping: Option<Open>) -> Option<()> {
         let window = self
             .memory
             .windows
@@ -419,20 +419,21 @@ impl EmulatedWindows {
 }
 
 impl Windows for EmulatedWindows {
-    unsafe fn map(&mut self, slot: u16, memory: *mut u8, len: usize) -> Option<u64> {
+    unsafe fn map(&mut self, slot: u16, memory: *mut u8, len: usize, _of: MemoryOf) -> Option<Mapping<'_>> {
         let address = memory as usize;
         if len > MAX_WINDOW_BYTES || !address.is_multiple_of(4) {
             return None;
         }
         self.set(
             slot,
-            Some(Mapping {
+            Some(Open {
                 memory: NonNull::new(memory)?,
                 len,
             }),
         )?;
         let place = (u64::from(self.qid) << SLOT_BITS) | u64::from(slot);
-        Some(WINDOW_BASE + (place << WINDOW_SHIFT) + (address & PAGE_MASK) as u64)
+        let start = WINDOW_BASE + (place << WINDOW_SHIFT) + (address & PAGE_MASK) as u64;
+        Some(Mapping::Contiguous(start))
     }
 
     fn unmap(&mut self, slot: u16) {
@@ -479,11 +480,14 @@ mod tests {
     #[test]
     fn a_window_shows_a_callers_memory_until_it_is_closed() {
         let backend = EmulatedBackend::stepped(Config::default()).unwrap();
-        let mut windows = backend.windows(3, 16).unwrap();
+        let mut windows = backend.windows(3, 16, 4096).unwrap();
         let mut bytes = vec![0u32; 4096];
         let start = bytes.as_mut_ptr().cast::<u8>();
         // SAFETY: `bytes` outlives the mapping and is not touched until it is closed.
-        let address = unsafe { windows.map(5, start, 16384) }.unwrap();
+        let mapped = unsafe { windows.map(5, start, 16384, MemoryOf::Process) };
+        let Some(Mapping::Contiguous(address)) = mapped else {
+            panic!("{mapped:?}")
+        };
         assert_eq!(address as usize & PAGE_MASK, start as usize & PAGE_MASK);
         backend.memory.write(address + 16382, &[8, 9]).unwrap();
         assert!(backend.memory.write(address + 16383, &[0, 0]).is_err());
@@ -492,7 +496,7 @@ mod tests {
         assert!(backend.memory.write(address, &[0]).is_err());
         assert_eq!(bytes[4095] >> 16, 0x0908);
         // SAFETY: never used by the device: the address is refused.
-        let mapped = unsafe { windows.map(5, start.add(1), 8) };
+        let mapped = unsafe { windows.map(5, start.add(1), 8, MemoryOf::Process) };
         assert_eq!(mapped, None, "not a multiple of 4");
     }
 

@@ -4,7 +4,7 @@ use nvme_spec::command::{self, DsmRange, ReadWriteCdw12};
 use nvme_spec::{CompletionEntry, Direction, NvmOpcode, SubmissionEntry};
 
 use super::{Limits, Part};
-use crate::backend::Windows;
+use crate::backend::{Mapping, Windows};
 use crate::dma::arena::Arena;
 use crate::dma::pages::{Chain, PagePool};
 use crate::dma::{Buffer, Region};
@@ -94,7 +94,9 @@ pub(super) fn attach_data<T>(
 ) -> Option<()> {
     let page_bytes = limits.page_bytes;
     let in_place = match &mut request.buffer {
-        Buffer::Dma(buffer) if buffer.belongs_to(arena) => Some(buffer.iova() + part.offset as u64),
+        Buffer::Dma(buffer) if buffer.belongs_to(arena) => {
+            Some(Mapping::Contiguous(buffer.iova() + part.offset as u64))
+        }
         buffer => match windows {
             Some(windows) if limits.zero_copy => {
                 let mapped = map(windows.as_mut(), reserved.slot(), buffer, part);
@@ -105,7 +107,7 @@ pub(super) fn attach_data<T>(
         },
     };
     match in_place {
-        Some(start) => {
+        Some(Mapping::Contiguous(start)) => {
             let pages = prp::data_pages(start as usize, part.len, page_bytes);
             if prp::list_pages(pages, page_bytes) > pool.available() {
                 return None;
@@ -117,8 +119,16 @@ pub(super) fn attach_data<T>(
             };
             prp::describe(entry, pages, address, pool, &mut part.pages)
         }
+        Some(Mapping::Pages(addresses)) => {
+            let pages = addresses.len();
+            if prp::list_pages(pages, page_bytes) > pool.available() {
+                return None;
+            }
+            let address = |_: &PagePool, page: usize| addresses.get(page).copied().unwrap_or(0);
+            prp::describe(entry, pages, address, pool, &mut part.pages)
+        }
         None => {
-            let from = (!request.op.fills_buffer()).then(|| request.buffer.as_slice());
+            let from = (!request.op.fills_buffer()).then_some(&request.buffer);
             attach_copied(pool, page_bytes, from, entry, part)
         }
     }
@@ -129,7 +139,7 @@ pub(super) fn attach_data<T>(
 fn attach_copied(
     pool: &mut PagePool,
     page_bytes: usize,
-    from: Option<&[u8]>,
+    from: Option<&Buffer>,
     entry: &mut SubmissionEntry,
     part: &mut Part,
 ) -> Option<()> {
@@ -182,7 +192,7 @@ pub(super) fn attach_passthrough<T>(
         return Some(());
     }
     // Also what comes from the device: what it does not fill must not be what an earlier command left there.
-    attach_copied(pool, limits.page_bytes, Some(&command.data), entry, part)
+    attach_copied(pool, limits.page_bytes, Some(&request.buffer), entry, part)
 }
 
 /// What became of a client's own command, into its buffer.
@@ -197,13 +207,13 @@ pub(super) fn answer_passthrough(
         command.completion = Some(*completion);
         let from_device = NvmOpcode(command.entry.opcode).transfers() == Direction::FromDevice;
         if from_device && completion.status().is_success() {
-            copy_from_pages(pool, part, &mut command.data);
+            copy_from_pages(pool, part, buffer);
         }
     }
 }
 
 /// Opens the slot's window on the part's bytes of the buffer.
-fn map(windows: &mut dyn Windows, slot: u16, buffer: &mut Buffer, part: &Part) -> Option<u64> {
+fn map<'a>(windows: &'a mut dyn Windows, slot: u16, buffer: &mut Buffer, part: &Part) -> Option<Mapping<'a>> {
     crate::dma::map_part(windows, slot, buffer, part.offset, part.len)
 }
 
@@ -224,18 +234,14 @@ fn pieces<'a>(
         })
 }
 
-fn copy_to_pages(pool: &PagePool, part: &Part, buffer: &[u8]) {
+fn copy_to_pages(pool: &PagePool, part: &Part, buffer: &Buffer) {
     for (region, offset, range) in pieces(pool, part) {
-        if let Some(from) = buffer.get(range) {
-            region.copy_in(offset, from);
-        }
+        buffer.copy_to(range, region, offset);
     }
 }
 
-pub(super) fn copy_from_pages(pool: &PagePool, part: &Part, buffer: &mut [u8]) {
+pub(super) fn copy_from_pages(pool: &PagePool, part: &Part, buffer: &mut Buffer) {
     for (region, offset, range) in pieces(pool, part) {
-        if let Some(into) = buffer.get_mut(range) {
-            region.copy_out(offset, into);
-        }
+        buffer.copy_from(range, region, offset);
     }
 }

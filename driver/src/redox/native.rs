@@ -74,13 +74,7 @@ unsafe impl System for Kernel {
             .collect()
     }
 
-    fn map(
-        &self,
-        descriptor: usize,
-        offset: u64,
-        len_bytes: usize,
-        flags: MapFlags,
-    ) -> Result<NonNull<u8>> {
+    fn map(&self, descriptor: usize, offset: u64, len_bytes: usize, flags: MapFlags) -> Result<NonNull<u8>> {
         let protection = flags & (MapFlags::PROT_READ | MapFlags::PROT_WRITE | MapFlags::PROT_EXEC);
         let arguments = call::MmapArgs {
             addr: std::ptr::null_mut(),
@@ -108,9 +102,8 @@ unsafe impl System for Kernel {
 
     fn register_scheme(&self, socket: usize, name: &str, root: usize) -> Result<()> {
         // SAFETY: a socket of `create_scheme`, lent to the library for this call and not closed by it.
-        let socket = std::mem::ManuallyDrop::new(unsafe {
-            redox_scheme::Socket::from_fd(libredox::Fd::new(socket))
-        });
+        let socket =
+            std::mem::ManuallyDrop::new(unsafe { redox_scheme::Socket::from_fd(libredox::Fd::new(socket)) });
         redox_scheme::scheme::register_scheme_inner(&socket, name, root)
     }
 
