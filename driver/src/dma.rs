@@ -234,6 +234,15 @@ impl Lent {
         Self { start, len }
     }
 
+    /// `bytes`, for ever, lent twice: to be given away, and to be looked at.
+    #[cfg(any(test, feature = "fuzzing"))]
+    #[allow(dead_code)]
+    pub(crate) fn leaked(bytes: Vec<u8>) -> (Self, Self) {
+        let bytes = bytes.leak();
+        let (start, len) = (NonNull::from(&mut *bytes).cast(), bytes.len());
+        (Self { start, len }, Self { start, len })
+    }
+
     /// Bytes.
     pub fn len(&self) -> usize {
         self.len

@@ -134,6 +134,7 @@ pub mod fuse;
 pub mod gate;
 mod handle;
 mod io;
+mod lent;
 mod list;
 mod partitions;
 mod path;
@@ -252,6 +253,20 @@ impl Scheme {
                     handle.write(offset, data, pending);
                 });
             }
+            Call::ReadInto {
+                handle,
+                offset,
+                memory,
+            } => self.on(handle, Need::Read, memory.len(), pending, |handle, pending| {
+                handle.read_into(offset, memory, pending);
+            }),
+            Call::WriteFrom {
+                handle,
+                offset,
+                memory,
+            } => self.on(handle, Need::Write, memory.len(), pending, |handle, pending| {
+                handle.write_from(offset, memory, pending);
+            }),
             Call::Zero {
                 handle,
                 offset,

@@ -2,6 +2,7 @@
 
 use super::access::{Caller, OpenFlags, Permissions};
 use super::errno::Errno;
+use crate::dma::Lent;
 
 /// One open node, until [`Call::Close`]. Never used twice by one scheme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,6 +37,25 @@ pub enum Call {
         offset: u64,
         /// The bytes; come back with the answer.
         data: Vec<u8>,
+    },
+    /// As [`Call::Read`], into memory that a client has lent; answered by [`Reply::Moved`]. What is whole blocks of a
+    /// block device is not copied, where the backend reaches that memory. The memory is not touched after the answer.
+    ReadInto {
+        /// What was opened.
+        handle: HandleId,
+        /// From where, in bytes.
+        offset: u64,
+        /// Where the bytes are put.
+        memory: Lent,
+    },
+    /// As [`Call::Write`], from memory that a client has lent; answered by [`Reply::Moved`]. As [`Call::ReadInto`].
+    WriteFrom {
+        /// What was opened.
+        handle: HandleId,
+        /// Where to, in bytes.
+        offset: u64,
+        /// The bytes.
+        memory: Lent,
     },
     /// Makes what was written durable (a Flush command); answered by [`Reply::Done`].
     Sync {
@@ -116,6 +136,11 @@ pub enum Reply {
     Written {
         /// The caller's buffer, untouched.
         buffer: Vec<u8>,
+        /// Bytes.
+        len: usize,
+    },
+    /// The first `len` bytes of the lent memory were read or written. 0 of a read = the end.
+    Moved {
         /// Bytes.
         len: usize,
     },

@@ -16,10 +16,11 @@ use super::service::{
     Answer, BlockService, Buffer, Class, Finished, Hint, NamespaceState, Op, Remote, Request,
 };
 use super::{Errno, Reply, lock};
+use crate::dma::Lent;
 
 pub(crate) use span::Geometry;
 use span::Span;
-use write::Write;
+use write::{Data, Write};
 use zero::Zero;
 
 /// The most bytes that one call moves; a longer one is answered short.
@@ -335,26 +336,51 @@ impl DataFile {
             buffer.clear();
             buffer.resize(span.cover_bytes(), 0);
         }
-        let read = Arc::new(Read(Mutex::new(Some((span, asked_bytes, pending)))));
-        let arrived_ns = self.volume.service.now_ns();
-        let blocks = (span.slba(), span.blocks());
-        self.volume.submit(
-            Op::Read,
-            self.hint,
-            blocks,
-            Buffer::Heap {
-                bytes: buffer,
-                offset: 0,
-            },
-            arrived_ns,
-            read,
-        );
+        self.submit_read(span, Buffer::heap(buffer), Into::Buffer { asked_bytes }, pending);
     }
 
-    pub(crate) fn write(&self, offset: u64, data: Vec<u8>, pending: Pending) {
+    /// As [`Self::read`], into memory that is lent: whole blocks of it are the device's to fill.
+    pub(crate) fn read_into(&self, offset: u64, memory: Lent, pending: Pending) {
         let geometry = match self.geometry() {
             Ok(geometry) => geometry,
             Err(errno) => return pending.answer(Err(errno)),
+        };
+        let Some(span) = geometry.span(offset, memory.len().min(MAX_TRANSFER_BYTES)) else {
+            drop(memory);
+            return pending.answer(Ok(Reply::Moved { len: 0 }));
+        };
+        let (buffer, into) = if span.is_aligned() {
+            (Buffer::Lent(memory.shortened(span.len_bytes())), Into::Place)
+        } else {
+            (Buffer::heap(vec![0; span.cover_bytes()]), Into::Lent(memory))
+        };
+        self.submit_read(span, buffer, into, pending);
+    }
+
+    fn submit_read(&self, span: Span, buffer: Buffer, into: Into, pending: Pending) {
+        let read = Arc::new(Read(Mutex::new(Some((span, into, pending)))));
+        let arrived_ns = self.volume.service.now_ns();
+        let blocks = (span.slba(), span.blocks());
+        self.volume
+            .submit(Op::Read, self.hint, blocks, buffer, arrived_ns, read);
+    }
+
+    pub(crate) fn write(&self, offset: u64, data: Vec<u8>, pending: Pending) {
+        self.write_data(offset, Data::Owned(data), pending);
+    }
+
+    /// As [`Self::write`], from memory that is lent: whole blocks of it are the device's to fetch.
+    pub(crate) fn write_from(&self, offset: u64, memory: Lent, pending: Pending) {
+        self.write_data(offset, Data::Lent(memory), pending);
+    }
+
+    fn write_data(&self, offset: u64, data: Data, pending: Pending) {
+        let geometry = match self.geometry() {
+            Ok(geometry) => geometry,
+            Err(errno) => {
+                drop(data);
+                return pending.answer(Err(errno));
+            }
         };
         match geometry.span(offset, data.len().min(MAX_TRANSFER_BYTES)) {
             Some(span) => {
@@ -362,8 +388,11 @@ impl DataFile {
                 let write = Write::new(self.hint, span, data, arrived_ns, pending);
                 self.volume.change(Box::new(write));
             }
-            None if data.is_empty() => pending.answer(Ok(Reply::Written { buffer: data, len: 0 })),
-            None => pending.answer(Err(Errno::ENOSPC)),
+            None if data.is_empty() => pending.answer(Ok(data.written(0))),
+            None => {
+                drop(data);
+                pending.answer(Err(Errno::ENOSPC));
+            }
         }
     }
 
@@ -395,32 +424,47 @@ impl DataFile {
     }
 }
 
-/// A read that is out: what it covers, the length of the client's buffer, and whom to answer.
-struct Read(Mutex<Option<(Span, usize, Pending)>>);
+/// Where what is read goes.
+enum Into {
+    /// It is the client's buffer, which was so long.
+    Buffer { asked_bytes: usize },
+    /// It is where it belongs: what was lent.
+    Place,
+    /// A part of it is to be copied there.
+    Lent(Lent),
+}
+
+/// A read that is out: what it covers, where to, and whom to answer.
+struct Read(Mutex<Option<(Span, Into, Pending)>>);
 
 impl Answer for Read {
     fn answer(&self, _tag: u64, finished: Finished<()>) {
-        let Some((span, asked_bytes, pending)) = lock(&self.0).take() else {
+        let Some((span, into, pending)) = lock(&self.0).take() else {
             return;
         };
-        let reply = match (finished.result, finished.buffer) {
+        let len = span.len_bytes();
+        // What is lent is let go of in here, before the answer.
+        let reply = match (finished.result, finished.buffer, into) {
             (
                 Ok(()),
                 Buffer::Heap {
                     bytes: mut buffer, ..
                 },
+                Into::Buffer { asked_bytes },
             ) => {
                 if !span.is_aligned() {
                     buffer.copy_within(span.in_cover(), 0);
                     buffer.resize(asked_bytes, 0);
                 }
-                Ok(Reply::Read {
-                    buffer,
-                    len: span.len_bytes(),
-                })
+                Ok(Reply::Read { buffer, len })
             }
-            (Ok(()), _) => Err(Errno::EIO),
-            (Err(error), _) => Err(error.into()),
+            (Ok(()), Buffer::Lent(_), Into::Place) => Ok(Reply::Moved { len }),
+            (Ok(()), Buffer::Heap { bytes, .. }, Into::Lent(mut memory)) => {
+                memory.copy_in(0, bytes.get(span.in_cover()).unwrap_or_default());
+                Ok(Reply::Moved { len })
+            }
+            (Ok(()), ..) => Err(Errno::EIO),
+            (Err(error), ..) => Err(error.into()),
         };
         pending.answer(reply);
     }

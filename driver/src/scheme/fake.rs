@@ -158,13 +158,23 @@ impl Fake {
         let mut disks = lock(&self.disks);
         let disk = disks[request.nsid as usize - 1].get_mut(bytes.clone());
         let disk = disk.ok_or(IoError::OutOfRange)?;
-        let buffered = |buffer: &Buffer| buffer.as_slice().len() >= bytes.len();
+        let buffered = |buffer: &Buffer| buffer.len() >= bytes.len();
         if request.op.has_data() && !buffered(&request.buffer) {
             return Err(IoError::BufferTooSmall);
         }
         match request.op {
-            Op::Read => request.buffer.as_mut_slice()[..bytes.len()].copy_from_slice(disk),
-            Op::Write { .. } => disk.copy_from_slice(&request.buffer.as_slice()[..bytes.len()]),
+            Op::Read => match &mut request.buffer {
+                Buffer::Lent(memory) => {
+                    memory.copy_in(0, disk);
+                }
+                buffer => buffer.as_mut_slice()[..bytes.len()].copy_from_slice(disk),
+            },
+            Op::Write { .. } => match &request.buffer {
+                Buffer::Lent(memory) => {
+                    memory.copy_out(0, disk);
+                }
+                buffer => disk.copy_from_slice(&buffer.as_slice()[..bytes.len()]),
+            },
             Op::WriteZeroes { .. } => disk.fill(0),
             // Anything may be read there now.
             Op::Deallocate => disk.fill(0xDD),
@@ -289,7 +299,7 @@ impl BlockService for Arc<Fake> {
                 assert!(request.blocks > 0);
             }
             if matches!(request.op, Op::Read | Op::Write { .. }) && !self.changed.load(Ordering::Relaxed) {
-                assert!(request.buffer.as_slice().len() as u64 >= request.blocks << namespace.lba_shift);
+                assert!(request.buffer.len() as u64 >= request.blocks << namespace.lba_shift);
             }
         }
         lock(&self.out).push(request);

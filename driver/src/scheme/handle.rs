@@ -7,7 +7,7 @@ use std::sync::{Arc, RwLock};
 use super::access::{OpenFlags, Owners, Ownership};
 use super::admin::AdminFile;
 use super::bench::BenchFile;
-use super::data::{DataFile, Volumes};
+use super::data::{DataFile, MAX_TRANSFER_BYTES, Volumes};
 use super::documents::Document;
 use super::events::EventsFile;
 use super::io::IoFile;
@@ -16,7 +16,8 @@ use super::path::Node;
 use super::pending::Pending;
 use super::quota::{Client, Clients, HandleCharge};
 use super::service::{BlockService, Class};
-use super::{Errno, HandleId, NodeKind, Stat};
+use super::{Errno, HandleId, NodeKind, Stat, lent};
+use crate::dma::Lent;
 
 /// The open handles by number.
 pub(crate) struct Handles {
@@ -215,6 +216,26 @@ impl Handle {
             File::Bench(bench) => bench.read(offset, buffer, pending),
             File::Events(events) => events.read(offset, buffer, pending),
             File::Io(io) => io.read(offset, buffer, pending),
+        }
+    }
+
+    pub(crate) fn read_into(&self, offset: u64, memory: Lent, pending: Pending) {
+        match &self.file {
+            File::Data(data) => data.read_into(offset, memory, pending),
+            _ => {
+                let buffer = vec![0; memory.len().min(MAX_TRANSFER_BYTES)];
+                self.read(offset, buffer, lent::copied_into(memory, pending));
+            }
+        }
+    }
+
+    pub(crate) fn write_from(&self, offset: u64, memory: Lent, pending: Pending) {
+        match &self.file {
+            File::Data(file) => file.write_from(offset, memory, pending),
+            _ => {
+                let data = memory.shortened(MAX_TRANSFER_BYTES).to_vec();
+                self.write(offset, data, lent::moved(pending));
+            }
         }
     }
 

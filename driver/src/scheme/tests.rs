@@ -6,6 +6,7 @@ mod documents;
 mod events;
 mod gate;
 mod io;
+mod lent;
 mod partitions;
 mod quotas;
 mod rights;

@@ -3,13 +3,75 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
+use crate::dma::Lent;
+
 use super::{Answer, Buffer, Errno, Finished, Grant, Hint, Mode, Op, Pending, Reply, Span, Work, lock};
+
+/// What is to be written.
+pub(super) enum Data {
+    /// In a buffer of the server's.
+    Owned(Vec<u8>),
+    /// In memory that the client has lent.
+    Lent(Lent),
+}
+
+impl Data {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Owned(bytes) => bytes.len(),
+            Self::Lent(memory) => memory.len(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The answer: its first `len` bytes were written. What is lent is let go of.
+    pub(super) fn written(self, len: usize) -> Reply {
+        match self {
+            Self::Owned(buffer) => Reply::Written { buffer, len },
+            Self::Lent(_) => Reply::Moved { len },
+        }
+    }
+
+    /// As the driver takes it: the first `len` bytes at least.
+    fn into_buffer(self, len: usize) -> Buffer {
+        match self {
+            Self::Owned(bytes) => Buffer::heap(bytes),
+            Self::Lent(memory) => Buffer::Lent(memory.shortened(len)),
+        }
+    }
+
+    /// Back from the driver.
+    fn from_buffer(buffer: Buffer) -> Option<Self> {
+        match buffer {
+            Buffer::Heap { bytes, .. } => Some(Self::Owned(bytes)),
+            Buffer::Lent(memory) => Some(Self::Lent(memory)),
+            _ => None,
+        }
+    }
+
+    /// Puts the first bytes of it into all of `into`.
+    fn copy_to(&self, into: &mut [u8]) {
+        match self {
+            Self::Owned(bytes) => {
+                if let Some(from) = bytes.get(..into.len()) {
+                    into.copy_from_slice(from);
+                }
+            }
+            Self::Lent(memory) => {
+                memory.copy_out(0, into);
+            }
+        }
+    }
+}
 
 /// A write that was accepted.
 pub(super) struct Write {
     hint: Hint,
     span: Span,
-    data: Vec<u8>,
+    data: Data,
     /// When its next request arrives at the driver: the first one when the client's call did.
     arrived_ns: u64,
     pending: Pending,
@@ -20,7 +82,7 @@ pub(super) struct Write {
 }
 
 impl Write {
-    pub(super) fn new(hint: Hint, span: Span, data: Vec<u8>, arrived_ns: u64, pending: Pending) -> Self {
+    pub(super) fn new(hint: Hint, span: Span, data: Data, arrived_ns: u64, pending: Pending) -> Self {
         Self {
             hint,
             span,
@@ -49,12 +111,12 @@ impl Write {
                 )
             }
             None => {
-                let bytes = if self.span.is_aligned() {
-                    std::mem::take(&mut self.data)
+                let buffer = if self.span.is_aligned() {
+                    let data = std::mem::replace(&mut self.data, Data::Owned(Vec::new()));
+                    data.into_buffer(self.span.len_bytes())
                 } else {
-                    self.merged()
+                    Buffer::heap(self.merged())
                 };
-                let buffer = Buffer::Heap { bytes, offset: 0 };
                 (
                     Op::Write { fua: false },
                     (slba, self.span.blocks()),
@@ -70,45 +132,48 @@ impl Write {
     /// The cover, with the client's bytes in it.
     fn merged(&mut self) -> Vec<u8> {
         let mut cover = std::mem::take(&mut self.cover);
-        let into = cover.get_mut(self.span.in_cover());
-        let from = self.data.get(..self.span.len_bytes());
-        if let (Some(into), Some(from)) = (into, from) {
-            into.copy_from_slice(from);
+        if let Some(into) = cover.get_mut(self.span.in_cover()) {
+            self.data.copy_to(into);
         }
         cover
     }
 
     fn failed(self, errno: Errno) {
-        self.pending.answer(Err(errno));
+        let Self { data, pending, .. } = self;
+        // What is lent is not kept beyond the answer.
+        drop(data);
+        pending.answer(Err(errno));
     }
 
     fn answered(mut self: Box<Self>, grant: Grant, step: Step, finished: Finished<()>) {
         if matches!(step, Step::Last) {
             grant.changed();
         }
-        let bytes = match (finished.result, finished.buffer) {
-            (Ok(()), Buffer::Heap { bytes, .. }) => bytes,
-            (Ok(()), _) => return self.failed(Errno::EIO),
-            (Err(error), _) => return self.failed(error.into()),
+        let done = match finished.result {
+            Ok(()) => Data::from_buffer(finished.buffer).ok_or(Errno::EIO),
+            Err(error) => {
+                drop(finished.buffer);
+                Err(error.into())
+            }
+        };
+        let done = match done {
+            Ok(done) => done,
+            Err(errno) => return self.failed(errno),
         };
         match step {
             Step::Edge(edge) => {
-                if let Some(into) = self.cover.get_mut(self.span.cover_of(&edge))
-                    && into.len() == bytes.len()
-                {
-                    into.copy_from_slice(&bytes);
+                if let Some(into) = self.cover.get_mut(self.span.cover_of(&edge)) {
+                    done.copy_to(into);
                 }
                 self.arrived_ns = grant.volume.service.now_ns();
                 self.next(grant);
             }
             Step::Last => {
-                let buffer = if self.span.is_aligned() {
-                    bytes
-                } else {
-                    std::mem::take(&mut self.data)
-                };
-                let len = self.span.len_bytes();
-                self.pending.answer(Ok(Reply::Written { buffer, len }));
+                let Self {
+                    span, data, pending, ..
+                } = *self;
+                let data = if span.is_aligned() { done } else { data };
+                pending.answer(Ok(data.written(span.len_bytes())));
             }
         }
     }
