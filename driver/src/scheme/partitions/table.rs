@@ -48,6 +48,9 @@ pub(crate) struct Partition {
 pub(crate) struct Table {
     /// In ascending order of their numbers.
     pub(crate) partitions: Vec<Partition>,
+    /// Numbers of the entries of the GPT, or of the four of the MBR, that hold anything, whether a partition could be
+    /// made of them or not. In ascending order.
+    pub(crate) entries: Vec<u32>,
     /// Blocks far from the namespace's ends that were read for it, whatever was found there: extended boot
     /// records, and the entries of a GPT whose header has them somewhere else than everybody's.
     pub(crate) far_blocks: Vec<Range<u64>>,
@@ -57,6 +60,21 @@ impl Table {
     pub(crate) fn get(&self, number: u32) -> Option<Partition> {
         let mut partitions = self.partitions.iter();
         partitions.find(|partition| partition.number == number).copied()
+    }
+
+    /// The partitions as Redox numbers them: from 0, in the order of the entries. Also entries that no partition could
+    /// be made of count, the extended partition among them; logical partitions come after all of these. In ascending
+    /// order of the numbers that they have here.
+    pub(crate) fn by_position(&self) -> impl Iterator<Item = (u32, Partition)> {
+        let mut behind = 0..;
+        let entries = self.entries.len() as u64;
+        self.partitions.iter().filter_map(move |partition| {
+            let position = match self.entries.binary_search(&partition.number) {
+                Ok(place) => place as u64,
+                Err(_) => entries + behind.next()?,
+            };
+            Some((u32::try_from(position).ok()?, *partition))
+        })
     }
 
     /// Takes a partition in if it is possible.
@@ -217,6 +235,11 @@ impl Shape {
         let mut table = Table::default();
         let mut extended = None;
         for (number, entry) in (1..).zip(mbr.iter().map(|(_, entry)| entry)) {
+            // What Redox takes for an entry; the type does not matter there. (Boot flags do, but a record with one that
+            // is none is not taken for a record here.)
+            if entry.sectors > 0 {
+                table.entries.push(number);
+            }
             if entry.is_extended() {
                 // One is enough for everybody, and for us.
                 extended = extended.or(extent(entry, 0));
@@ -302,6 +325,7 @@ impl Shape {
         }
         let mut table = Table::default();
         for (number, entry) in entries {
+            table.entries.push(number);
             if !entry.part_type_guid.guid.is_nil() {
                 table.add(number, entry.first_lba, entry.last_lba, first..=last);
             }

@@ -350,3 +350,25 @@ proptest! {
         check(&disk, 4096)?;
     }
 }
+
+#[test]
+fn redox_counts_the_entries_that_hold_anything() {
+    let positions = |disk: &[u8]| -> Vec<(u32, u32)> {
+        let (table, _) = read(disk, 512);
+        let by_position = table.by_position();
+        by_position.map(|(position, it)| (position, it.number)).collect()
+    };
+    let (mut disk, wanted) = gpt_disk(512, 400, &[50, 20, 30, 10]);
+    assert_eq!(wanted.len(), 4);
+    assert_eq!(positions(&disk), [(0, 1), (1, 2), (2, 3), (3, 4)]);
+    // An entry that is taken out does not count.
+    disk[1024 + 128..1024 + 256].fill(0);
+    change_entry(&mut disk, 1, wanted[0].1, wanted[0].1 + wanted[0].2 - 1);
+    assert_eq!(positions(&disk), [(0, 1), (1, 3), (2, 4)]);
+    // One that is left out does, and one without a type.
+    change_entry(&mut disk, 1, 0, 50);
+    assert_eq!(positions(&disk), [(1, 3), (2, 4)]);
+    disk[1024 + 256..1024 + 272].fill(0);
+    change_entry(&mut disk, 1, 0, 50);
+    assert_eq!(positions(&disk), [(2, 4)]);
+}
