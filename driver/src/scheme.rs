@@ -23,6 +23,8 @@
 //! answer comes through [`Answers`], from any thread, in any order, perhaps before `call` has returned. Any
 //! number of calls may be out at once, also on one handle.
 //!
+//! On Redox the disks are there a second time, as the rest of that system looks for them: [`disk`].
+//!
 //! What the nodes promise:
 //! - **Documents** (`identify`, `stats`, `slow`, `events?now`, `log/...`) are rendered by a read at offset 0 and kept by the
 //!   handle: a reader in small pieces sees one snapshot. A log page that the controller does not have is
@@ -126,6 +128,7 @@ mod admin;
 mod bench;
 mod call;
 mod data;
+pub mod disk;
 mod documents;
 mod errno;
 mod events;
@@ -330,22 +333,27 @@ impl Scheme {
         let client = self.clients.of_uid(caller.uid);
         let by = Arc::clone(&client);
         self.find(path, flags.directory, &client, pending, move |scheme, found| {
-            let Found {
-                node,
-                class,
-                partition,
-            } = found;
-            scheme.owners.check(node, partition, flags, &caller)?;
-            let opening = Opening {
-                node,
-                class,
-                flags,
-                client: Arc::clone(&by),
-                partition,
-            };
-            let make = |id| Handle::new(id, opening, &scheme.service, &scheme.volumes, &scheme.clients);
-            scheme.handles.insert(&by, make).map(Reply::Opened)
+            scheme.owners.check(found.node, found.partition, flags, &caller)?;
+            scheme.open_found(found, flags, &by).map(Reply::Opened)
         });
+    }
+
+    /// Opens what was found, for one who may.
+    fn open_found(&self, found: Found, flags: OpenFlags, client: &Arc<Client>) -> Result<HandleId, Errno> {
+        let Found {
+            node,
+            class,
+            partition,
+        } = found;
+        let opening = Opening {
+            node,
+            class,
+            flags,
+            client: Arc::clone(client),
+            partition,
+        };
+        let make = |id| Handle::new(id, opening, &self.service, &self.volumes, &self.clients);
+        self.handles.insert(client, make)
     }
 
     /// Answers with what `then` says of what is at `path`, at the cost of `client`: at once, unless it is a

@@ -55,6 +55,7 @@ errnos! {
     ENOSPC = 28, "no space left on device";
     EROFS = 30, "read-only file system";
     ENAMETOOLONG = 36, "file name too long";
+    ENOLCK = 37, "no lock to be had";
     EBADMSG = 74, "bad message";
     EOPNOTSUPP = 95, "operation not supported";
     ESHUTDOWN = 108, "the driver has shut down";

@@ -54,15 +54,26 @@ pub(crate) fn fixed(node: Node) -> Result<Vec<Entry>, Errno> {
     Ok(entries)
 }
 
-/// Answers with the root's entries: `controller`, and each namespace with its partitions. All tables that are
-/// not known are read at once.
+/// Answers with the root's entries: `controller`, and each namespace with its partitions.
 pub(crate) fn root(namespaces: &[Namespace], volumes: &Volumes, pending: Pending) {
+    let then = move |namespaces| pending.answer(entries(namespaces).map(Reply::List));
+    with_tables(namespaces, volumes, Box::new(then));
+}
+
+/// Each namespace with its table. One that cannot be used has an empty one.
+pub(crate) type Tables = Vec<(u32, Result<Arc<Table>, Errno>)>;
+
+/// What is done with them.
+type Then = Box<dyn FnOnce(Tables) + Send>;
+
+/// Hands the tables of `namespaces` to `then`, perhaps before this returns. All that are not known are read at once.
+pub(crate) fn with_tables(namespaces: &[Namespace], volumes: &Volumes, then: Then) {
     let gathering = Arc::new(Gathering(Mutex::new(Gathered {
         namespaces: namespaces
             .iter()
             .map(|namespace| (namespace.nsid, Ok(Arc::default())))
             .collect(),
-        pending: Some(pending),
+        then: Some(then),
         // One for this function: nothing is answered before all are asked.
         missing: namespaces.len() + 1,
     })));
@@ -83,9 +94,9 @@ pub(crate) fn root(namespaces: &[Namespace], volumes: &Volumes, pending: Pending
 struct Gathering(Mutex<Gathered>);
 
 struct Gathered {
-    namespaces: Vec<(u32, Result<Arc<Table>, Errno>)>,
+    namespaces: Tables,
     missing: usize,
-    pending: Option<Pending>,
+    then: Option<Then>,
 }
 
 impl Gathering {
@@ -99,15 +110,15 @@ impl Gathering {
             return;
         }
         let namespaces = std::mem::take(&mut gathered.namespaces);
-        let pending = gathered.pending.take();
+        let then = gathered.then.take();
         drop(gathered);
-        if let Some(pending) = pending {
-            pending.answer(entries(namespaces).map(Reply::List));
+        if let Some(then) = then {
+            then(namespaces);
         }
     }
 }
 
-fn entries(namespaces: Vec<(u32, Result<Arc<Table>, Errno>)>) -> Result<Vec<Entry>, Errno> {
+fn entries(namespaces: Tables) -> Result<Vec<Entry>, Errno> {
     let mut entries = vec![entry("controller", NodeKind::Directory)];
     for (nsid, table) in namespaces {
         match table {

@@ -2,6 +2,7 @@
 
 mod bench;
 mod data;
+mod disk;
 mod documents;
 mod events;
 mod gate;

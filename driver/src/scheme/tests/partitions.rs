@@ -9,13 +9,13 @@ use super::super::service::{Failure, IoError, Op};
 use super::tree::names;
 use super::*;
 
-const BLOCK: usize = 512;
+pub(super) const BLOCK: usize = 512;
 /// 8 MiB: there is a middle that is far from both ends.
-const BLOCKS: usize = 16384;
+pub(super) const BLOCKS: usize = 16384;
 const SIZE: usize = BLOCK * BLOCKS;
 
 /// An MBR or an extended boot record with entries of type, first block and length.
-fn record(entries: &[(u8, u32, u32)]) -> Vec<u8> {
+pub(super) fn record(entries: &[(u8, u32, u32)]) -> Vec<u8> {
     let mut record = vec![0; BLOCK];
     for (place, (kind, start, blocks)) in entries.iter().enumerate() {
         let entry = &mut record[446 + place * 16..][..16];
@@ -27,7 +27,7 @@ fn record(entries: &[(u8, u32, u32)]) -> Vec<u8> {
     record
 }
 
-fn pattern() -> Vec<u8> {
+pub(super) fn pattern() -> Vec<u8> {
     (0..SIZE).map(|at| (at % 251) as u8).collect()
 }
 
@@ -36,7 +36,7 @@ fn two() -> Vec<u8> {
     record(&[(0x83, 8000, 10), (0x83, 8010, 10)])
 }
 
-fn desk(first_block: &[u8]) -> Desk {
+pub(super) fn desk(first_block: &[u8]) -> Desk {
     let desk = Desk::new(&[(9, BLOCKS as u64)]);
     let mut disk = pattern();
     disk[..BLOCK].copy_from_slice(first_block);
