@@ -371,6 +371,13 @@ impl Driver {
         }
     }
 
+    /// Gives the loads of I/O queue pair `queue` (from 0) a turn, also if their worker sleeps.
+    pub fn nudge(&self, queue: usize) {
+        if let Some(queue) = self.0.queues.get(queue) {
+            queue.shared.nudge();
+        }
+    }
+
     /// What the driver has counted, with or without the histograms.
     pub fn stats(&self, histograms: bool) -> stats_proto::stats::StatsDocument {
         crate::stats::document::render(&self.0, histograms)

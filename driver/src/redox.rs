@@ -18,6 +18,7 @@ use syscall::flag::MapFlags;
 
 #[cfg(target_os = "redox")]
 pub mod native;
+pub mod socket;
 
 /// The kernel's calls. A descriptor is the number that the kernel gave; whoever opened it closes it once.
 ///

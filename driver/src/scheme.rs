@@ -145,6 +145,8 @@ mod pending;
 mod query;
 mod quota;
 mod range_lock;
+#[cfg(target_pointer_width = "64")]
+pub mod redox;
 mod service;
 mod transaction;
 

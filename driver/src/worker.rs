@@ -207,6 +207,13 @@ impl Shared {
         self.waker.wake();
     }
 
+    /// Gives the worker's loads a turn, also if it sleeps.
+    pub(crate) fn nudge(&self) {
+        // There are none to take; but it looks, and turns all it has.
+        self.has_loads.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
     pub(crate) fn give_order(&self, order: Order) {
         self.order.store(order as u8, Ordering::SeqCst);
         self.waker.wake();

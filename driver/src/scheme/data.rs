@@ -346,7 +346,6 @@ impl DataFile {
             Err(errno) => return pending.answer(Err(errno)),
         };
         let Some(span) = geometry.span(offset, memory.len().min(MAX_TRANSFER_BYTES)) else {
-            drop(memory);
             return pending.answer(Ok(Reply::Moved { len: 0 }));
         };
         let (buffer, into) = if span.is_aligned() {

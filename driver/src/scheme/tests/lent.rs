@@ -84,7 +84,11 @@ fn documents_and_transactions_are_copied() {
     assert_eq!(Ok(view.to_vec()[..4096].to_vec()), desk.read_now(handle, 0, 4096));
 
     let (lent, _) = Lent::leaked(vec![0; 7]);
-    assert_eq!(desk.write_from(handle, 0, lent), Err(Errno::EBADF), "to be read only");
+    assert_eq!(
+        desk.write_from(handle, 0, lent),
+        Err(Errno::EBADF),
+        "to be read only"
+    );
     let admin = desk.open("controller/admin");
     let (lent, _) = Lent::leaked(vec![0; 7]);
     assert_eq!(desk.write_from(admin, 0, lent), Err(Errno::EINVAL), "no command");

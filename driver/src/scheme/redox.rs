@@ -1,0 +1,608 @@
+//! Serving a tree as a scheme of Redox.
+//!
+//! A [`Server`] is one socket and the tree behind it. Workers of the driver take its requests themselves
+//! ([`Takers`](takers::Takers)): a request to a block device that is alone goes from the socket into that worker's own
+//! queue, and its answer back to the socket, on one thread. What is no block device is done by another thread, the
+//! [clerk](clerk), so that nobody's statistics hold data up.
+//!
+//! What is particular here:
+//! - **Memory.** The kernel has mapped the client's buffer. Whole blocks go between it and the device; it is not touched
+//!   when the request has been answered.
+//! - **Batches.** One read of the socket takes all requests that wait, up to [`BATCH`](crate::redox::socket::BATCH); one
+//!   write gives all answers that are ready, in whatever order they became so.
+//! - **Interrupted clients.** A read that waits for something to happen is given up (`ECANCELED`, which the kernel makes
+//!   `EINTR`); everything else is finished, which takes no longer than the device does.
+//! - **Names.** A namespace `N` is its block device, and with a slash or `O_DIRECTORY` a directory. `O_STAT` opens
+//!   anything to be looked at.
+//! - **Owners and modes** can be changed by who has opened the node as uid 0: newer programs' calls do not say who makes
+//!   them.
+//! - To shorten a block device changes nothing, to make it longer is `EINVAL`. Flags and times are accepted and not kept.
+//!   It cannot be mapped.
+
+pub mod clerk;
+mod dirents;
+pub mod takers;
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+
+use syscall::data::Stat as RedoxStat;
+use syscall::error::{ECANCELED, EINVAL, ENOENT, EPERM, Error};
+use syscall::flag::{MODE_DIR, MODE_FILE, O_DIRECTORY, O_RDONLY, O_STAT, O_WRONLY};
+use syscall::schemev2::Cqe;
+
+use self::clerk::Desk;
+use super::{Answers, Call, Caller, Errno, HandleId, NodeKind, OpenFlags, Permissions, Reply, Stat, lock};
+use crate::dma::Lent;
+use crate::redox::socket::{self, Batch, Request, Socket};
+
+/// The number of the tree's root, from which everything is opened. Handles count from 1.
+pub const ROOT: u64 = 0;
+
+/// Under which number the tree answers what nobody waits for.
+const NOBODY: u64 = u64::MAX;
+
+/// The tree that is served: takes a call and answers it under the number given, as
+/// [`Scheme::call`](super::Scheme::call) does.
+pub type Tree = Box<dyn Fn(u64, Call, &Arc<dyn Answers>) + Send + Sync>;
+
+thread_local! {
+    /// Whether this thread gives answers together, at the end of its turn.
+    static GATHERS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From now on this thread's answers are given when [`Server::give`] is called, or at once.
+pub(crate) fn gather_answers(gathers: bool) {
+    GATHERS.set(gathers);
+}
+
+/// One scheme: its socket, its tree, and what is under way.
+pub struct Server {
+    me: Weak<Self>,
+    name: String,
+    socket: Socket,
+    tree: Tree,
+    desk: Arc<Desk>,
+    handles: RwLock<HashMap<u64, Opened>>,
+    /// By tag.
+    out: Mutex<HashMap<u32, Out>>,
+    /// Answers that have not been given to the kernel.
+    ready: Mutex<Vec<Cqe>>,
+    counters: Counters,
+}
+
+/// What a server has done. Only ever grows.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Reads of the socket that brought requests.
+    pub reads: AtomicU64,
+    /// Those that brought none.
+    pub reads_empty: AtomicU64,
+    /// Requests, answered or not.
+    pub requests: AtomicU64,
+    /// Writes of answers to the socket.
+    pub writes: AtomicU64,
+    /// Answers.
+    pub answers: AtomicU64,
+}
+
+/// What a client has open.
+struct Opened {
+    path: Arc<str>,
+    caller: Caller,
+    is_device: bool,
+}
+
+/// A request that has not been answered.
+struct Out {
+    then: Then,
+    /// The client does not want it any more.
+    cancelled: bool,
+}
+
+/// What the tree's reply is made into.
+enum Then {
+    Open {
+        path: Arc<str>,
+        caller: Caller,
+    },
+    /// It is open; what is it?
+    Learn {
+        handle: u64,
+        path: Arc<str>,
+        caller: Caller,
+    },
+    Move,
+    CopyIn {
+        handle: HandleId,
+        offset: u64,
+        memory: Lent,
+    },
+    Stat(Lent),
+    Length,
+    Truncate {
+        len_bytes: u64,
+    },
+    List {
+        memory: Lent,
+        header_bytes: u16,
+        first: u64,
+    },
+    Done,
+}
+
+impl Server {
+    /// Serves `tree` at `socket`, under the name that the socket is or will be registered with. What takes longer is
+    /// left to `desk`.
+    pub fn new(name: &str, socket: Socket, tree: Tree, desk: &Arc<Desk>) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
+            name: name.to_owned(),
+            socket,
+            tree,
+            desk: Arc::clone(desk),
+            handles: RwLock::default(),
+            out: Mutex::default(),
+            ready: Mutex::default(),
+            counters: Counters::default(),
+        })
+    }
+
+    /// The scheme's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The socket.
+    pub const fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// What it has done.
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Requests that have not been answered.
+    pub fn outstanding(&self) -> usize {
+        lock(&self.out).len()
+    }
+
+    /// What clients have open.
+    pub fn open_handles(&self) -> usize {
+        self.handles.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Takes the requests that wait, one batch of them, and begins each. Says how many there were.
+    pub fn take(self: &Arc<Self>, batch: &mut Batch) -> usize {
+        let taken = match self.socket.take(batch) {
+            Ok(taken) => taken,
+            Err(error) => {
+                log::error!("scheme {}: its socket cannot be read: {error}", self.name);
+                0
+            }
+        };
+        let counter = if taken > 0 {
+            &self.counters.reads
+        } else {
+            &self.counters.reads_empty
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        self.counters.requests.fetch_add(taken as u64, Ordering::Relaxed);
+        for (tag, request) in batch.requests() {
+            self.begin(tag, request);
+        }
+        taken
+    }
+
+    /// Gives the answers that are ready to the kernel.
+    pub fn give(&self) {
+        let mut ready = lock(&self.ready);
+        if ready.is_empty() {
+            return;
+        }
+        let answers = std::mem::take(&mut *ready);
+        drop(ready);
+        self.counters.writes.fetch_add(1, Ordering::Relaxed);
+        self.counters
+            .answers
+            .fetch_add(answers.len() as u64, Ordering::Relaxed);
+        self.socket.give(&answers);
+        // The allocation is used again, unless somebody else has begun another.
+        let mut ready = lock(&self.ready);
+        if ready.capacity() == 0 {
+            *ready = answers;
+            ready.clear();
+        }
+    }
+
+    fn begin(self: &Arc<Self>, tag: u32, request: Request) {
+        let on = |handle: u64| HandleId(handle);
+        match request {
+            Request::Open {
+                handle,
+                path,
+                flags,
+                uid_gid,
+            } => self.open(tag, handle, path, flags, uid_gid),
+            Request::Read {
+                handle,
+                offset,
+                memory,
+            } => {
+                if self.is_device(handle) {
+                    let call = Call::ReadInto {
+                        handle: on(handle),
+                        offset,
+                        memory,
+                    };
+                    self.call(tag, Then::Move, call);
+                } else {
+                    self.read_copied(tag, on(handle), offset, memory);
+                }
+            }
+            Request::Write {
+                handle,
+                offset,
+                memory,
+            } => {
+                let is_device = self.is_device(handle);
+                let call = Call::WriteFrom {
+                    handle: on(handle),
+                    offset,
+                    memory,
+                };
+                if is_device {
+                    self.call(tag, Then::Move, call);
+                } else {
+                    self.leave(tag, Then::Move, call);
+                }
+            }
+            Request::Length { handle } => self.call(tag, Then::Length, Call::Stat { handle: on(handle) }),
+            Request::Stat { handle, memory } => {
+                self.call(tag, Then::Stat(memory), Call::Stat { handle: on(handle) });
+            }
+            Request::Path { handle, memory } => self.path(tag, handle, memory),
+            Request::List {
+                handle,
+                memory,
+                header_bytes,
+                first,
+            } => {
+                let then = Then::List {
+                    memory,
+                    header_bytes,
+                    first,
+                };
+                self.leave(tag, then, Call::List { handle: on(handle) });
+            }
+            Request::Sync { handle } => self.call(tag, Then::Done, Call::Sync { handle: on(handle) }),
+            Request::Truncate { handle, len_bytes } => {
+                let call = Call::Stat { handle: on(handle) };
+                self.call(tag, Then::Truncate { len_bytes }, call);
+            }
+            Request::Mode { handle, mode } => {
+                // The kernel sends the file's type with it.
+                let mode = Some(mode & 0o7777);
+                let change = Permissions {
+                    mode,
+                    ..Permissions::default()
+                };
+                self.permit(tag, handle, change);
+            }
+            Request::Owner { handle, uid, gid } => {
+                let asked = |id: u32| (id != u32::MAX).then_some(id);
+                let change = Permissions {
+                    uid: asked(uid),
+                    gid: asked(gid),
+                    ..Permissions::default()
+                };
+                self.permit(tag, handle, change);
+            }
+            Request::Nothing { handle, answer } => {
+                let result = match self.opened(handle, |_| ()) {
+                    Some(()) => Ok(answer),
+                    None => Err(Error::new(Errno::EBADF.0)),
+                };
+                self.answer_now(socket::answer(tag, result));
+            }
+            Request::Cancel { tag } => self.cancel(tag),
+            Request::Close { handle } => {
+                let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
+                let known = handles.remove(&handle).is_some();
+                drop(handles);
+                if known {
+                    self.ask(NOBODY, Call::Close { handle: on(handle) });
+                }
+            }
+            Request::Notice => {}
+            Request::Refused(error) => self.answer_now(socket::answer(tag, Err(error))),
+        }
+    }
+
+    fn open(
+        self: &Arc<Self>,
+        tag: u32,
+        directory: u64,
+        path: Option<String>,
+        flags: usize,
+        (uid, gid): (u32, u32),
+    ) {
+        let Some(path) = path else {
+            return self.answer_now(socket::answer(tag, Err(Error::new(ENOENT))));
+        };
+        let path: Arc<str> = if directory == ROOT {
+            path.into()
+        } else {
+            match self.opened(directory, |opened| Arc::clone(&opened.path)) {
+                Some(above) => format!("{above}/{path}").into(),
+                None => return self.answer_now(socket::answer(tag, Err(Error::new(Errno::EBADF.0)))),
+            }
+        };
+        // The namespace manager opens for its clients, so whose process it is is not known.
+        let caller = Caller::new(uid, gid, 0);
+        let call = Call::Open {
+            path: path.to_string(),
+            flags: open_flags(flags),
+            caller: caller.clone(),
+        };
+        self.leave(tag, Then::Open { path, caller }, call);
+    }
+
+    fn read_copied(self: &Arc<Self>, tag: u32, handle: HandleId, offset: u64, memory: Lent) {
+        let buffer = vec![0; memory.len().min(super::MAX_TRANSFER_BYTES)];
+        let then = Then::CopyIn {
+            handle,
+            offset,
+            memory,
+        };
+        let call = Call::Read {
+            handle,
+            offset,
+            buffer,
+        };
+        self.leave(tag, then, call);
+    }
+
+    fn path(&self, tag: u32, handle: u64, mut memory: Lent) {
+        let path = if handle == ROOT {
+            Some(Arc::from(""))
+        } else {
+            self.opened(handle, |opened| Arc::clone(&opened.path))
+        };
+        let result = path.map_or(Err(Error::new(Errno::EBADF.0)), |path| {
+            let path = format!("/scheme/{}/{}", self.name, path.trim_matches('/'));
+            Ok(memory.copy_in(0, path.as_bytes()))
+        });
+        self.answer_now(socket::answer(tag, result));
+    }
+
+    fn permit(self: &Arc<Self>, tag: u32, handle: u64, change: Permissions) {
+        let found = self.opened(handle, |opened| (Arc::clone(&opened.path), opened.caller.clone()));
+        match found {
+            Some((path, caller)) if !path.is_empty() => {
+                let call = Call::Permit {
+                    path: path.to_string(),
+                    caller,
+                    change,
+                };
+                self.leave(tag, Then::Done, call);
+            }
+            Some(_) => self.answer_now(socket::answer(tag, Err(Error::new(EPERM)))),
+            None => self.answer_now(socket::answer(tag, Err(Error::new(Errno::EBADF.0)))),
+        }
+    }
+
+    /// The client of `tag` has been interrupted.
+    fn cancel(self: &Arc<Self>, tag: u32) {
+        let waiting = match lock(&self.out).get_mut(&tag) {
+            Some(Out {
+                then: Then::CopyIn { handle, .. },
+                cancelled,
+            }) => {
+                *cancelled = true;
+                Some(*handle)
+            }
+            // The device will be done with it soon. Or it has been answered already.
+            _ => None,
+        };
+        if let Some(handle) = waiting {
+            // By the desk, as the read was: not before it.
+            self.desk.leave(self, NOBODY, Call::Wake { handle });
+        }
+    }
+
+    /// Makes a call for the client of `tag` on this thread.
+    fn call(self: &Arc<Self>, tag: u32, then: Then, call: Call) {
+        if self.expect(tag, then) {
+            self.ask(u64::from(tag), call);
+        }
+    }
+
+    /// Leaves a call for the client of `tag` to the desk.
+    fn leave(self: &Arc<Self>, tag: u32, then: Then, call: Call) {
+        if self.expect(tag, then) {
+            self.desk.leave(self, u64::from(tag), call);
+        }
+    }
+
+    fn expect(&self, tag: u32, then: Then) -> bool {
+        let new = Out {
+            then,
+            cancelled: false,
+        };
+        let mut out = lock(&self.out);
+        match out.entry(tag) {
+            std::collections::hash_map::Entry::Vacant(place) => {
+                place.insert(new);
+                true
+            }
+            std::collections::hash_map::Entry::Occupied(_) => {
+                log::error!("scheme {}: tag {tag} was sent twice", self.name);
+                false
+            }
+        }
+    }
+
+    fn ask(self: &Arc<Self>, id: u64, call: Call) {
+        let answers = Arc::clone(self) as Arc<dyn Answers>;
+        (self.tree)(id, call, &answers);
+    }
+
+    fn opened<R>(&self, handle: u64, then: impl FnOnce(&Opened) -> R) -> Option<R> {
+        let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
+        handles.get(&handle).map(then)
+    }
+
+    fn is_device(&self, handle: u64) -> bool {
+        self.opened(handle, |opened| opened.is_device).unwrap_or(false)
+    }
+
+    fn answer_now(&self, answer: Cqe) {
+        lock(&self.ready).push(answer);
+        if !GATHERS.get() {
+            self.give();
+        }
+    }
+
+    /// What the tree said of `tag`, as the kernel is to hear it; `None` if it has been asked something more.
+    fn translate(self: &Arc<Self>, tag: u32, out: Out, result: Result<Reply, Errno>) -> Option<Cqe> {
+        let number = |result: Result<usize, Errno>| {
+            Some(socket::answer(tag, result.map_err(|errno| Error::new(errno.0))))
+        };
+        let reply = match (result, out.then) {
+            // Only what waits for something to happen is ended so: others than the one who was meant ask again.
+            (
+                Err(Errno::EINTR),
+                Then::CopyIn {
+                    handle,
+                    offset,
+                    memory,
+                },
+            ) if !out.cancelled => {
+                self.read_copied(tag, handle, offset, memory);
+                return None;
+            }
+            (Err(Errno::EINTR), _) => return number(Err(Errno(ECANCELED))),
+            (Err(errno), Then::Learn { handle, .. }) => {
+                self.ask(
+                    NOBODY,
+                    Call::Close {
+                        handle: HandleId(handle),
+                    },
+                );
+                return number(Err(errno));
+            }
+            (Err(errno), _) => return number(Err(errno)),
+            (Ok(reply), then) => (reply, then),
+        };
+        match reply {
+            (Reply::Opened(handle), Then::Open { path, caller }) => {
+                let then = Then::Learn {
+                    handle: handle.0,
+                    path,
+                    caller,
+                };
+                self.call(tag, then, Call::Stat { handle });
+                None
+            }
+            (Reply::Stat(stat), Then::Learn { handle, path, caller }) => {
+                let opened = Opened {
+                    path,
+                    caller,
+                    is_device: stat.kind == NodeKind::BlockDevice,
+                };
+                let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
+                handles.insert(handle, opened);
+                Some(socket::opened(tag, handle))
+            }
+            (Reply::Moved { len }, Then::Move) => number(Ok(len)),
+            (Reply::Read { buffer, len }, Then::CopyIn { mut memory, .. }) => {
+                number(Ok(memory.copy_in(0, buffer.get(..len).unwrap_or_default())))
+            }
+            (Reply::Stat(stat), Then::Stat(mut memory)) => {
+                let stat = redox_stat(&stat);
+                if memory.len() < stat.len() {
+                    return number(Err(Errno(EINVAL)));
+                }
+                memory.copy_in(0, &stat);
+                number(Ok(0))
+            }
+            (Reply::Stat(stat), Then::Length) => {
+                number(Ok(usize::try_from(stat.size_bytes).unwrap_or(usize::MAX)))
+            }
+            (Reply::Stat(stat), Then::Truncate { len_bytes }) => {
+                if len_bytes > stat.size_bytes || stat.kind == NodeKind::Directory {
+                    return number(Err(Errno(EINVAL)));
+                }
+                number(Ok(0))
+            }
+            (
+                Reply::List(entries),
+                Then::List {
+                    memory,
+                    header_bytes,
+                    first,
+                },
+            ) => number(dirents::write(&entries, memory, header_bytes, first)),
+            (Reply::Done | Reply::Stat(_), Then::Done) => number(Ok(0)),
+            (reply, _) => {
+                log::error!("scheme {}: {reply:?} is no answer to what was asked", self.name);
+                number(Err(Errno::EIO))
+            }
+        }
+    }
+}
+
+impl Answers for Server {
+    fn answer(&self, id: u64, result: Result<Reply, Errno>) {
+        // Nobody waits for a handle to be closed, or for others to be woken. And whoever answers has an `Arc` of this.
+        let (Ok(tag), Some(me)) = (u32::try_from(id), self.me.upgrade()) else {
+            return;
+        };
+        let taken = lock(&self.out).remove(&tag);
+        let Some(out) = taken else {
+            log::error!("scheme {}: tag {tag} was answered twice", self.name);
+            return;
+        };
+        if let Some(answer) = me.translate(tag, out, result) {
+            self.answer_now(answer);
+        }
+    }
+}
+
+fn open_flags(flags: usize) -> OpenFlags {
+    // To look at a node is neither to read nor to write it.
+    let access = if flags & O_STAT == O_STAT { 0 } else { flags };
+    OpenFlags {
+        read: access & O_RDONLY != 0,
+        write: access & O_WRONLY != 0,
+        directory: flags & O_DIRECTORY == O_DIRECTORY,
+    }
+}
+
+fn redox_stat(stat: &Stat) -> RedoxStat {
+    let kind = match stat.kind {
+        NodeKind::Directory => MODE_DIR,
+        // As disks are on Redox.
+        NodeKind::File | NodeKind::BlockDevice => MODE_FILE,
+    };
+    RedoxStat {
+        st_mode: kind | stat.mode,
+        st_nlink: 1,
+        st_uid: stat.uid,
+        st_gid: stat.gid,
+        st_size: stat.size_bytes,
+        st_blksize: stat.block_bytes,
+        st_blocks: stat.size_bytes / u64::from(stat.block_bytes.max(1)),
+        ..RedoxStat::default()
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Server({}, {} requests out)", self.name, self.outstanding())
+    }
+}
