@@ -12,6 +12,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 pub(crate) mod arena;
+#[allow(
+    clippy::indexing_slicing,
+    reason = "pages by numbers of the pool's own, several times per command"
+)]
 pub(crate) mod pages;
 
 use crate::backend::{Mapping, MemoryOf, Windows};

@@ -99,6 +99,19 @@
 //! [lost](IoError::Lost). Asynchronous events, shadow doorbells, SGLs, metadata and end-to-end protection are not used.
 //! Workers are not bound to CPUs.
 #![deny(unsafe_code)]
+// What devices, clients and the kernel say must not end the driver.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 pub mod admin;
 mod admin_worker;
@@ -114,11 +127,19 @@ pub mod driver;
 pub mod embedded;
 pub mod error;
 pub mod events;
+#[allow(
+    clippy::indexing_slicing,
+    reason = "slots and namespaces by numbers of its own, once per command"
+)]
 pub mod io_queue;
 mod io_scheduler;
 pub mod namespace;
 pub mod passthrough;
 mod prp;
+#[allow(
+    clippy::indexing_slicing,
+    reason = "slots by their own numbers, checked when a completion names one"
+)]
 mod queue;
 mod recorder;
 #[cfg(target_pointer_width = "64")]
@@ -126,6 +147,10 @@ pub mod redox;
 mod registers;
 pub mod request;
 pub mod scheme;
+#[allow(
+    clippy::indexing_slicing,
+    reason = "cells by an operation or by a bucket of fixed tables, several times per command"
+)]
 pub mod stats;
 pub mod worker;
 

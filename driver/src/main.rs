@@ -3,6 +3,19 @@
 //! With `NVME_BENCHMARK=1` it runs the benchmark on the controller's first usable namespace instead, and
 //! exits.
 #![forbid(unsafe_code)]
+// A driver that cannot start says why.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 #[cfg(all(target_os = "linux", feature = "fuse"))]
 mod serve;

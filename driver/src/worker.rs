@@ -471,8 +471,7 @@ impl Worker {
     #[inline]
     fn turn_loads(&mut self, now_ns: u64) -> Option<u64> {
         let mut until_ns: Option<u64> = None;
-        for load in 0..self.loads.len() {
-            let place = &mut self.loads[load];
+        for (load, place) in self.loads.iter_mut().enumerate() {
             let Some(active) = place else { continue };
             if active.state != LoadState::Done && self.order == Order::Run {
                 let mut port = LoadPort {

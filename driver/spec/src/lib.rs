@@ -70,6 +70,19 @@
 //! timestamp. What is left out can be sent all the same: the dwords of [`SubmissionEntry`] are plain numbers.
 #![no_std]
 #![forbid(unsafe_code)]
+// Most of the bytes that this crate decodes are a device's.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 #[cfg(test)]
 extern crate std;
