@@ -287,3 +287,19 @@ fn wait(scheme: &Arc<Scheme>, call: Call) -> Result<Reply, Errno> {
         .unwrap_or_else(PoisonError::into_inner);
     answer.take().unwrap_or(Err(Errno::EIO))
 }
+/// A Flush of each namespace of `driver` that can be used, whose writes could be in a cache. Says whether all were done;
+/// what was not is logged.
+pub fn flush(driver: &Driver, scheme: &Arc<Scheme>) -> bool {
+    let client = Client::new(scheme, 0, 0, std::process::id());
+    let flushed = |nsid: u32| {
+        client
+            .open(&nsid.to_string(), OpenFlags::READ_WRITE)
+            .and_then(|disk| disk.sync())
+            .inspect_err(|error| log::error!("namespace {nsid} could not be flushed: {error}"))
+            .is_ok()
+    };
+    let namespaces = driver.namespaces();
+    let usable = namespaces.iter().filter(|namespace| namespace.is_usable());
+    // Each, also behind one that failed.
+    usable.filter(|namespace| !flushed(namespace.nsid)).count() == 0
+}

@@ -17,6 +17,9 @@
     )
 )]
 
+#[cfg(target_os = "redox")]
+#[path = "serve_redox.rs"]
+mod serve;
 #[cfg(all(target_os = "linux", feature = "fuse"))]
 mod serve;
 
@@ -48,15 +51,16 @@ const INTERRUPTED: u8 = 130;
 #[derive(Parser, Debug)]
 #[command(version, after_help = EXAMPLES)]
 struct Args {
-    /// The controller: `emulated`, or `emulated:SPEC` with SPEC such as `size=4GiB,latency=80us,backing=file:/tmp/disk`.
-    #[arg(long, value_name = "DEVICE", default_value = "emulated")]
-    device: Device,
+    /// The controller: `emulated`, or `emulated:SPEC` with SPEC such as `size=4GiB,latency=80us,backing=file:/tmp/disk`;
+    /// on Redox also `pcid`: the function that pcid hands over. [default: pcid where there is one, else emulated]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<Device>,
     /// Where the tree is mounted; made if it is not there. [default: /run/scheme/NAME]
     #[arg(long, value_name = "DIR")]
     mount: Option<PathBuf>,
-    /// The name of the scheme, for a second driver on the same machine.
-    #[arg(long, value_name = "NAME", env = "NVME_SCHEME", default_value = "nvme", value_parser = parse_scheme)]
-    scheme: String,
+    /// The name of the scheme, for a second driver on the same machine. [default: nvme]
+    #[arg(long, value_name = "NAME", env = "NVME_SCHEME", value_parser = parse_scheme)]
+    scheme: Option<String>,
     /// Whose the block devices are to begin with, besides root, as numbers; chown changes it later.
     #[arg(long, value_name = "UID[:GID]", default_value = "0:0", value_parser = parse_owner)]
     data_owner: (u32, u32),
@@ -118,7 +122,7 @@ impl Args {
     fn mount_dir(&self) -> PathBuf {
         match &self.mount {
             Some(dir) => dir.clone(),
-            None => Path::new("/run/scheme").join(&self.scheme),
+            None => Path::new("/run/scheme").join(self.scheme.as_deref().unwrap_or("nvme")),
         }
     }
 }
@@ -172,6 +176,20 @@ enum BenchPattern {
 #[derive(Clone, Debug)]
 enum Device {
     Emulated(Box<nvme_emulator::Config>),
+    /// The function that pcid hands over.
+    #[cfg(target_os = "redox")]
+    Pcid,
+}
+
+impl Default for Device {
+    /// Where there is nothing else.
+    fn default() -> Self {
+        #[cfg(target_os = "redox")]
+        if serve::has_function() {
+            return Self::Pcid;
+        }
+        Self::Emulated(Box::default())
+    }
 }
 
 impl std::str::FromStr for Device {
@@ -184,6 +202,12 @@ impl std::str::FromStr for Device {
                 .parse()
                 .map(|config| Self::Emulated(Box::new(config)))
                 .map_err(|error| format!("{error}")),
+            #[cfg(target_os = "redox")]
+            "pcid" if spec.is_empty() => Ok(Self::Pcid),
+            #[cfg(not(target_os = "redox"))]
+            "pcid" => {
+                Err("pcid hands controllers over on Redox only; use emulated or emulated:SPEC".to_owned())
+            }
             _ => Err(format!(
                 "there is no kind of device \"{kind}\"; use emulated or emulated:SPEC"
             )),
@@ -227,9 +251,9 @@ fn main() -> ExitCode {
     {
         return code;
     }
-    let driver = match open(args.device.clone(), &config) {
+    let driver = match open(args.device.clone().unwrap_or_default(), &config) {
         Ok(driver) => driver,
-        Err(error) => return fail(1, &error),
+        Err(code) => return code,
     };
     let code = if config.benchmark {
         run_benchmark(&driver, &args)
@@ -247,25 +271,32 @@ fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn open(device: Device, config: &Config) -> Result<Driver, nvme_driver::Error> {
+fn open(device: Device, config: &Config) -> Result<Driver, ExitCode> {
     let clock = Clock::system();
+    let failed = |error: nvme_driver::Error| fail(1, &error);
     let backend: Arc<dyn Backend> = match device {
-        Device::Emulated(device) => Arc::new(EmulatedBackend::start(*device, clock.clone())?),
+        Device::Emulated(device) => {
+            let backend = EmulatedBackend::start(*device, clock.clone());
+            Arc::new(backend.map_err(|error| failed(error.into()))?)
+        }
+        #[cfg(target_os = "redox")]
+        Device::Pcid => serve::connect(&clock)?,
     };
-    Driver::start(Controller::open(backend, config, clock)?)
+    let controller = Controller::open(backend, config, clock).map_err(failed)?;
+    Driver::start(controller).map_err(failed)
 }
 
-#[cfg(all(target_os = "linux", feature = "fuse"))]
+#[cfg(any(target_os = "redox", all(target_os = "linux", feature = "fuse")))]
 use serve::{prepare, serve};
 
 /// Nothing to prepare where nothing is served.
-#[cfg(not(all(target_os = "linux", feature = "fuse")))]
+#[cfg(not(any(target_os = "redox", all(target_os = "linux", feature = "fuse"))))]
 fn prepare(_args: &Args) -> Result<(), ExitCode> {
     Ok(())
 }
 
-/// Without FUSE there is nothing to serve the tree with.
-#[cfg(not(all(target_os = "linux", feature = "fuse")))]
+/// Without FUSE there is nothing on Linux to serve the tree with.
+#[cfg(not(any(target_os = "redox", all(target_os = "linux", feature = "fuse"))))]
 fn serve(_driver: &Driver, _args: &Args) -> ExitCode {
     fail(
         1,

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use syscall::error::{Error, Result};
 use syscall::flag::MapFlags;
 
+pub mod daemon;
 #[cfg(target_os = "redox")]
 pub mod native;
 pub mod socket;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use nvme_driver::embedded::Client;
+use nvme_driver::embedded;
 use nvme_driver::namespace::NamespaceState;
-use nvme_driver::scheme::{OpenFlags, Ownership, Scheme};
+use nvme_driver::scheme::{Ownership, Scheme};
 use nvme_driver::{Driver, scheme::fuse};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -110,7 +110,7 @@ fn end(driver: &Driver, scheme: &Arc<Scheme>, mount: &fuse::Mount) -> bool {
     if out != 0 {
         log::error!("ending with {out} requests that have not been answered");
     }
-    let flushed = flush(driver, scheme);
+    let flushed = embedded::flush(driver, scheme);
     // Whoever started this driver is told why, if it fails.
     let down = driver.shutdown().is_ok();
     let detached = detach(mount);
@@ -122,22 +122,6 @@ fn detach(mount: &fuse::Mount) -> bool {
         .detach()
         .inspect_err(|error| log::error!("cannot unmount {}: {error}", mount.dir().display()))
         .is_ok()
-}
-
-/// A Flush of each namespace that can be used, whose writes could be in a cache. Says whether all were done.
-fn flush(driver: &Driver, scheme: &Arc<Scheme>) -> bool {
-    let client = Client::new(scheme, 0, 0, std::process::id());
-    let flushed = |nsid: u32| {
-        client
-            .open(&nsid.to_string(), OpenFlags::READ_WRITE)
-            .and_then(|disk| disk.sync())
-            .inspect_err(|error| log::error!("namespace {nsid} could not be flushed: {error}"))
-            .is_ok()
-    };
-    let namespaces = driver.namespaces();
-    let usable = namespaces.iter().filter(|namespace| namespace.is_usable());
-    // Each, also behind one that failed.
-    usable.filter(|namespace| !flushed(namespace.nsid)).count() == 0
 }
 
 /// What the controller is, for whoever has started the daemon.
