@@ -180,6 +180,8 @@ mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use stats_proto::stats::SocketStats;
+
 pub use crate::admin::MAX_ADMIN_DATA_BYTES;
 pub use access::{Caller, OpenFlags, Ownership, Permissions};
 pub use call::{Answers, Call, Entry, HandleId, NodeKind, Reply, Stat};
@@ -239,6 +241,11 @@ impl Scheme {
     /// server that cannot take a call back when its client is interrupted, and before it stops.
     pub fn wake_readers(&self) {
         self.handles.wake_readers();
+    }
+
+    /// From now on `stats` shows what `sockets` says of those through which clients come.
+    pub fn show_sockets(&self, sockets: impl Fn() -> Vec<SocketStats> + Send + Sync + 'static) {
+        self.clients.show_sockets(Box::new(sockets));
     }
 
     /// Calls that have not been answered.

@@ -110,6 +110,7 @@ pub fn stats(reads: u64, at_s: u64) -> StatsDocument {
         }],
         events: Events::default(),
         clients: None,
+        sockets: Vec::new(),
         slow_commands: None,
     }
 }

@@ -10,8 +10,8 @@ use crate::bench::{
 use crate::hist::{BUCKETS, Histogram, MAX_VALUE, Unit, index_of};
 use crate::stats::{
     ClientCounts, Clients, ControllerInfo, DriverInfo, Events, Health, NamespaceOpStats, NamespaceStats,
-    OpStats, QueueCounters, QueueKind, QueueMode, QueueStats, Rejected, SnapshotInfo, StatsDocument,
-    StatsSchema, Time,
+    OpStats, QueueCounters, QueueKind, QueueMode, QueueStats, Rejected, SnapshotInfo, SocketStats,
+    StatsDocument, StatsSchema, Time,
 };
 
 /// A histogram of `values`.
@@ -194,6 +194,11 @@ pub fn document_of(monotonic_ns: u64, queues: Vec<QueueStats>) -> StatsDocument 
             },
         }),
         slow_commands: Some(3),
+        sockets: vec![SocketStats {
+            scheme: "nvme".to_owned(),
+            requests: (1 << 53) + 1,
+            ..SocketStats::default()
+        }],
     }
 }
 

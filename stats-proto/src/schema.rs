@@ -7,8 +7,8 @@
 #[cfg(test)]
 mod tests;
 
-/// `schema/nvme-stats-1.1.json`: [`crate::stats::StatsDocument`].
-pub const STATS: &str = include_str!("../schema/nvme-stats-1.1.json");
+/// `schema/nvme-stats-1.2.json`: [`crate::stats::StatsDocument`].
+pub const STATS: &str = include_str!("../schema/nvme-stats-1.2.json");
 
 /// `schema/nvme-bench-1.0.json`: [`crate::bench::BenchJob`] and each [`crate::bench::BenchLine`].
 pub const BENCH: &str = include_str!("../schema/nvme-bench-1.0.json");

@@ -90,6 +90,38 @@ pub struct StatsDocument {
     /// that writes 1.0.
     #[serde(with = "big_u64_option", default)]
     pub slow_commands: Option<u64>,
+    /// The sockets of the schemes through which clients come, on Redox; empty elsewhere, and from a driver that writes 1.1
+    /// or less.
+    #[serde(default)]
+    pub sockets: Vec<SocketStats>,
+}
+
+/// One scheme's socket. All but `handles` and `outstanding` only ever grows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketStats {
+    /// The scheme's name.
+    pub scheme: String,
+    /// Open handles.
+    #[serde(with = "big_u64")]
+    pub handles: u64,
+    /// Requests that have not been answered, the one that reads this document among them.
+    #[serde(with = "big_u64")]
+    pub outstanding: u64,
+    /// Requests and notices of the kernel.
+    #[serde(with = "big_u64")]
+    pub requests: u64,
+    /// Answers to the kernel.
+    #[serde(with = "big_u64")]
+    pub answers: u64,
+    /// Reads of the socket that brought requests: `requests / reads` is the mean batch.
+    #[serde(with = "big_u64")]
+    pub reads: u64,
+    /// Reads of the socket that brought none.
+    #[serde(with = "big_u64")]
+    pub reads_empty: u64,
+    /// Writes of answers to the socket.
+    #[serde(with = "big_u64")]
+    pub writes: u64,
 }
 
 /// Those who use the tree.

@@ -30,8 +30,9 @@ impl Version {
     pub const MAJOR: u16 = 1;
     /// What this crate writes, but for the statistics.
     pub const CURRENT: Self = Self { minor: 0 };
-    /// Of the statistics that this crate writes: 1.1 has what clients hold, and how many commands were slow.
-    pub const STATS: Self = Self { minor: 1 };
+    /// Of the statistics that this crate writes: 1.1 has what clients hold, and how many commands were slow;
+    /// 1.2 has the sockets of schemes.
+    pub const STATS: Self = Self { minor: 2 };
 }
 
 impl Default for Version {

@@ -67,6 +67,11 @@ impl Daemon {
         let nvme_server = Server::new(&nvme_name, nvme_socket, tree, &desk);
 
         let servers = vec![disk_server, nvme_server];
+        let shown: Vec<_> = servers.iter().map(Arc::downgrade).collect();
+        scheme.show_sockets(move || {
+            let alive = shown.iter().filter_map(std::sync::Weak::upgrade);
+            alive.map(|server| server.stats()).collect()
+        });
         let takers = Takers::start(system, driver, servers.clone(), &desk)?;
         Ok(Self {
             driver: driver.clone(),

@@ -109,6 +109,7 @@ impl Document {
             DocumentKind::Stats { nsid, histograms } => {
                 let mut stats = self.service.stats(histograms);
                 stats.clients = Some(self.clients.counts());
+                stats.sockets = self.clients.sockets();
                 if let Some(nsid) = nsid {
                     stats.namespaces.retain(|namespace| namespace.nsid == nsid);
                 }

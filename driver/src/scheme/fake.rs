@@ -362,6 +362,7 @@ impl BlockService for Arc<Fake> {
             namespaces: namespaces.collect(),
             events: Events::default(),
             clients: None,
+            sockets: Vec::new(),
             slow_commands: None,
         }
     }

@@ -4,9 +4,9 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
-use stats_proto::stats::ClientCounts;
+use stats_proto::stats::{ClientCounts, SocketStats};
 
 use super::data::MAX_TRANSFER_BYTES;
 use super::{Errno, MAX_HANDLES, lock};
@@ -105,13 +105,17 @@ fn give_back(taken: &AtomicUsize, amount: usize) {
 }
 
 /// Those who use the scheme.
-#[derive(Debug)]
 pub(crate) struct Clients {
     users: Arc<Account>,
     root: Arc<Client>,
     lookups: Arc<Client>,
     by_uid: Mutex<ByUid>,
+    /// Through which they come, if somebody serves the tree so.
+    sockets: OnceLock<Sockets>,
 }
+
+/// Says what the sockets of a server have done.
+type Sockets = Box<dyn Fn() -> Vec<SocketStats> + Send + Sync>;
 
 #[derive(Debug)]
 struct ByUid {
@@ -149,6 +153,7 @@ impl Clients {
                 clients: HashMap::new(),
                 clear_at: CLEAR_AT,
             }),
+            sockets: OnceLock::new(),
         }
     }
 
@@ -184,6 +189,18 @@ impl Clients {
             root: self.root.own.counts(),
             others: self.users.counts(),
         }
+    }
+
+    /// From now on documents show what `sockets` says. Only the first who says so is heard.
+    pub(crate) fn show_sockets(&self, sockets: Sockets) {
+        if self.sockets.set(sockets).is_err() {
+            log::warn!("the tree is served twice: the second server's sockets are not shown");
+        }
+    }
+
+    /// What the sockets have done.
+    pub(crate) fn sockets(&self) -> Vec<SocketStats> {
+        self.sockets.get().map_or_else(Vec::new, |sockets| sockets())
     }
 
     /// Calls that have not been answered, of all.

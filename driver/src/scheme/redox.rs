@@ -28,6 +28,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
+use stats_proto::stats::SocketStats;
 use syscall::data::Stat as RedoxStat;
 use syscall::error::{ECANCELED, EINVAL, ENOENT, EPERM, Error};
 use syscall::flag::{MODE_DIR, MODE_FILE, O_DIRECTORY, O_RDONLY, O_STAT, O_WRONLY};
@@ -73,19 +74,14 @@ pub struct Server {
     counters: Counters,
 }
 
-/// What a server has done. Only ever grows.
+/// What a server has done, as [`SocketStats`] has it.
 #[derive(Debug, Default)]
-pub struct Counters {
-    /// Reads of the socket that brought requests.
-    pub reads: AtomicU64,
-    /// Those that brought none.
-    pub reads_empty: AtomicU64,
-    /// Requests, answered or not.
-    pub requests: AtomicU64,
-    /// Writes of answers to the socket.
-    pub writes: AtomicU64,
-    /// Answers.
-    pub answers: AtomicU64,
+struct Counters {
+    reads: AtomicU64,
+    reads_empty: AtomicU64,
+    requests: AtomicU64,
+    writes: AtomicU64,
+    answers: AtomicU64,
 }
 
 /// What a client has open.
@@ -161,8 +157,18 @@ impl Server {
     }
 
     /// What it has done.
-    pub const fn counters(&self) -> &Counters {
-        &self.counters
+    pub fn stats(&self) -> SocketStats {
+        let now = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        SocketStats {
+            scheme: self.name.clone(),
+            handles: self.open_handles() as u64,
+            outstanding: self.outstanding() as u64,
+            requests: now(&self.counters.requests),
+            answers: now(&self.counters.answers),
+            reads: now(&self.counters.reads),
+            reads_empty: now(&self.counters.reads_empty),
+            writes: now(&self.counters.writes),
+        }
     }
 
     /// Requests that have not been answered.

@@ -133,6 +133,7 @@ pub(crate) fn render(driver: &Inner, histograms: bool) -> StatsDocument {
         },
         // The tree's business, which fills it in.
         clients: None,
+        sockets: Vec::new(),
         slow_commands: Some(driver.recorder.recorded()),
     }
 }
