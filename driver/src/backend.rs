@@ -14,6 +14,8 @@ use std::time::Duration;
 use crate::dma::Region;
 
 pub mod emulated;
+#[cfg(target_pointer_width = "64")]
+pub mod redox;
 
 /// One controller, wherever it is.
 ///
