@@ -87,6 +87,8 @@
 //!   it will not be disabled that memory is leaked rather than reused.
 //! - **`unsafe`** is in [`backend`], [`dma`] and [`clock`] only, each block with its reason.
 //!
+//! On Redox it takes the place of that system's own driver: [how](docs::redox).
+//!
 //! # Features
 //!
 //! - `performance-counters` (default): counters and histograms. Without it the code that keeps them is gone and
@@ -123,6 +125,7 @@ pub mod config;
 pub mod controller;
 pub mod cpu;
 pub mod dma;
+pub mod docs;
 pub mod driver;
 pub mod embedded;
 pub mod error;

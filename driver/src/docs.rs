@@ -1,0 +1,4 @@
+//! Longer pages.
+
+#[doc = include_str!("../docs/redox.md")]
+pub mod redox {}
