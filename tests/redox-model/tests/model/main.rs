@@ -4,5 +4,8 @@
 mod bus;
 mod daemon;
 mod device;
+mod memory;
 mod payloads;
+mod pcid;
 mod schemes;
+mod waiting;
