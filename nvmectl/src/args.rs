@@ -11,6 +11,7 @@ use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use stats_proto::bench::BenchJob;
 
 use crate::device::{DeviceArg, DeviceName};
+use crate::platform;
 use crate::top::{INTERVAL_MAX_NS, INTERVAL_MIN_NS, Load};
 use crate::units::{Units, parse_duration_ns, parse_size};
 
@@ -83,8 +84,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "SPEC", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub emulate: Option<String>,
 
-    /// The folder under which a driver serves its tree, or a folder of such [default: $NVME_ROOT, else /run/scheme]
-    #[arg(long, global = true, value_name = "DIR", conflicts_with = "emulate")]
+    #[arg(long, global = true, value_name = "DIR", conflicts_with = "emulate", help = platform::HERE.root_help)]
     pub root: Option<PathBuf>,
 
     /// The device: nvme:1 or 1 for namespace 1, controller for the controller; list names them

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use nvme_driver::backend::BackendError;
 use serde::Serialize;
 
+use crate::platform;
 use crate::style::printable;
 use crate::tree::{DEFAULT_SCHEME, Errno, TreeError};
 
@@ -194,10 +195,8 @@ impl Error {
                 "run as a user who may, name another folder with --root or NVME_ROOT, or add --emulate"
                     .to_owned()
             }
-            Self::NoDriver { .. } => {
-                "start nvme-driver, name its folder with --root or NVME_ROOT, or add --emulate".to_owned()
-            }
-            Self::DriverEnded { .. } => "start nvme-driver again, or add --emulate".to_owned(),
+            Self::NoDriver { .. } => platform::HERE.no_driver.to_owned(),
+            Self::DriverEnded { .. } => platform::HERE.driver_ended.to_owned(),
             Self::SeveralDrivers { .. } => {
                 "name the device with its scheme, as in -d nvme:1 or -d nvme:controller".to_owned()
             }
@@ -297,7 +296,7 @@ fn hint_of(errno: Errno) -> Option<&'static str> {
         Errno::ENXIO | Errno::ENODEV | Errno::ETIMEDOUT => {
             "the device is gone or does not answer: nvmectl stats shows its state and the oldest command still out"
         }
-        Errno::ESHUTDOWN | ENOTCONN | ECONNABORTED => "the driver has ended: start it again",
+        Errno::ESHUTDOWN | ENOTCONN | ECONNABORTED => platform::HERE.ended_meanwhile,
         Errno::EOPNOTSUPP | ENOSYS => {
             "this controller or this driver does not have it: nvmectl identify shows what there is"
         }

@@ -18,6 +18,7 @@ mod identify;
 mod interrupt;
 mod list;
 mod output;
+mod platform;
 mod run;
 #[cfg(test)]
 mod samples;

@@ -6,6 +6,8 @@
 use std::io;
 use std::path::Path;
 
+use crate::platform;
+
 pub use nvme_driver::scheme::Errno;
 
 mod discovery;
@@ -193,11 +195,7 @@ pub fn write_all(file: &mut dyn TreeFile, path: &str, from: &[u8]) -> Result<(),
 
 /// Where the daemons of drivers serve their trees when nothing else is said: each in a folder with its scheme's name.
 pub fn default_root() -> &'static Path {
-    Path::new(if cfg!(target_os = "redox") {
-        "/scheme"
-    } else {
-        "/run/scheme"
-    })
+    Path::new(platform::HERE.default_root)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use super::{Access, Operation, Tree, TreeError, TreeFile};
+use super::{Access, Errno, Operation, Tree, TreeError, TreeFile};
 
 /// A driver's tree below a folder: a FUSE mount on Linux, a scheme on Redox.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl MountedTree {
         fs::metadata(&root)?;
         let has_controller = match fs::metadata(root.join("controller")) {
             Ok(metadata) => metadata.is_dir(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) if is_not_there(&error) => false,
             Err(error) => return Err(error),
         };
         if !has_controller {
@@ -43,10 +43,15 @@ impl MountedTree {
     /// Paths come from this program's own tables, yet one that leaves the root shall not work.
     fn locate(&self, operation: Operation, path: &str) -> Result<PathBuf, TreeError> {
         if path.split('/').any(|part| part == "..") || path.starts_with('/') {
-            return Err(TreeError::new(operation, path, super::Errno::EINVAL));
+            return Err(TreeError::new(operation, path, Errno::EINVAL));
         }
         Ok(self.root.join(path))
     }
+}
+
+/// Whether there is nothing of a name. Redox says ENODEV of a name in `/scheme` that is no scheme's.
+fn is_not_there(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ENODEV.0)
 }
 
 impl Tree for MountedTree {
@@ -102,7 +107,7 @@ impl TreeFile for MountedFile {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Errno, read_document};
+    use super::super::read_document;
     use super::*;
 
     /// A folder that is removed again.
@@ -164,5 +169,18 @@ mod tests {
                 .kind(),
             io::ErrorKind::NotFound
         );
+    }
+
+    #[test]
+    fn a_name_that_is_nobodys_is_not_there_in_the_words_of_either_system() {
+        for (errno, not_there) in [
+            (Errno::ENOENT, true),
+            (Errno::ENODEV, true),
+            (Errno::EACCES, false),
+            (Errno::EIO, false),
+        ] {
+            let error = io::Error::from_raw_os_error(errno.0);
+            assert_eq!(is_not_there(&error), not_there, "{errno}");
+        }
     }
 }
