@@ -52,7 +52,8 @@
 //!   request of the handle to the driver, whose I/O scheduler may heed them.
 //! - **A namespace that the driver cannot use** (metadata, an absurd block size) is listed and its `stats`
 //!   and `identify` work; to open its block device or `bench` is `EOPNOTSUPP`, and its size is 0.
-//! - **Access** is by mode, owner and group, as the next section has it, and is decided when a node is opened.
+//! - **Access** is by mode, owner and group, as the next section has it, and is decided when a node is opened. To be
+//!   looked at (`Stat`) anything can be opened by anybody, to be neither read nor written.
 //! - **The transaction files** belong to the handle: nobody sees another handle's answers. See the files
 //!   [`admin`](self#admin), [`io`](self#io) and [`bench`](self#bench).
 //! - **Limits**: [`MAX_HANDLES`] open handles, then `ENFILE`, and of each user as many handles (`EMFILE`),
@@ -307,7 +308,7 @@ impl Scheme {
             } => self.on(handle, Need::Write, 0, pending, |handle, pending| {
                 handle.zero(offset, len_bytes, deallocate, pending);
             }),
-            Call::Sync { handle } => self.on(handle, Need::Nothing, 0, pending, |handle, pending| {
+            Call::Sync { handle } => self.on(handle, Need::Either, 0, pending, |handle, pending| {
                 handle.sync(pending);
             }),
             Call::Stat { handle } => self.on(handle, Need::Nothing, 0, pending, |handle, pending| {
@@ -348,6 +349,7 @@ impl Scheme {
         let possible = match need {
             Need::Read => read,
             Need::Write => write,
+            Need::Either => read || write,
             Need::Nothing => true,
         };
         if !possible {
@@ -465,6 +467,8 @@ impl Scheme {
 enum Need {
     Read,
     Write,
+    /// One of them: it is not there to be looked at only.
+    Either,
     Nothing,
 }
 

@@ -51,6 +51,8 @@ mod tests {
 
     use super::*;
 
+    const HEADER_BYTES: u16 = size_of::<syscall::dirent::DirentHeader>() as u16;
+
     fn entries() -> Vec<Entry> {
         ["controller", "1", "1p1", "2"]
             .into_iter()
@@ -63,12 +65,14 @@ mod tests {
 
     fn listed(len: usize, first: u64) -> Result<(Vec<String>, u64), Errno> {
         let (lent, view) = Lent::leaked(vec![0; len]);
-        let written = write(&entries(), lent, 24, first)?;
+        let written = write(&entries(), lent, HEADER_BYTES, first)?;
         let bytes = view.to_vec();
         let mut names = Vec::new();
         let mut next = first;
         for entry in DirentIter::new(&bytes[..written]) {
             let (header, name) = entry.unwrap();
+            // Padded to the next header's alignment.
+            let name = name.split(|byte| *byte == 0).next().unwrap();
             names.push(String::from_utf8(name.to_vec()).unwrap());
             next = header.next_opaque_id;
         }

@@ -126,9 +126,16 @@ fn a_user_reads_documents_and_nothing_else() {
         );
     }
     for path in ["1", "1/data", "1/bench", "1/io", "controller/admin"] {
-        for flags in [OpenFlags::READ, OpenFlags::WRITE, OpenFlags::default()] {
+        for flags in [OpenFlags::READ, OpenFlags::WRITE] {
             assert_eq!(desk.open_as(path, flags, USER), Err(Errno::EACCES), "{path}");
         }
+        let handle = desk
+            .open_as(path, OpenFlags::default(), USER)
+            .expect("to be looked at");
+        assert!(desk.now(Call::Stat { handle }).is_ok());
+        assert_eq!(desk.now(Call::Sync { handle }), Err(Errno::EBADF), "{path}");
+        assert_eq!(desk.read_now(handle, 0, 1), Err(Errno::EBADF), "{path}");
+        assert_eq!(desk.now(Call::Close { handle }), Ok(Reply::Done));
     }
 }
 

@@ -1,0 +1,9 @@
+//! The driver as a daemon of Redox, with all its threads, over a model of the kernel's side.
+#![cfg(target_os = "linux")]
+
+mod data;
+mod disks;
+mod failure;
+mod hostile;
+mod nodes;
+mod rig;
