@@ -4,6 +4,7 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use nvme_driver::redox::System;
 use nvme_redox_model::{ControllerConfig, Machine, MachineConfig};
@@ -18,6 +19,9 @@ pub const SHARED: MapFlags = MapFlags::MAP_SHARED
 pub const PRIVATE: MapFlags = MapFlags::MAP_PRIVATE
     .union(MapFlags::PROT_READ)
     .union(MapFlags::PROT_WRITE);
+
+/// Nothing takes this long, however slow the machine is: it is there so that a failure is a failure and not a hang.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A machine with one controller, and a driver's hold on it.
 pub struct Bus {
@@ -146,9 +150,11 @@ impl Bus {
         (word.load(Ordering::Acquire) >> 17) as u16
     }
 
-    /// Waits for something that the device does. It will, or the test hangs, which is seen too.
+    /// Waits for something that the device does.
     pub fn wait(&self, done: impl Fn(&Self) -> bool) {
+        let started = Instant::now();
         while !done(self) {
+            assert!(started.elapsed() < PATIENCE, "the device does not do it");
             std::thread::yield_now();
         }
     }

@@ -85,6 +85,30 @@ impl Daemon {
         assert_eq!(taken[0].opcode, opcode as u8, "{taken:?}");
         taken[0]
     }
+
+    /// For a scope with clients in it: a test that fails lets them go, so that it ends.
+    pub fn guard(&self) -> Guard<'_> {
+        Guard(self)
+    }
+}
+
+/// A daemon that goes when its test fails.
+pub struct Guard<'a>(&'a Daemon);
+
+impl std::ops::Deref for Guard<'_> {
+    type Target = Daemon;
+
+    fn deref(&self) -> &Daemon {
+        self.0
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.system.close(self.0.socket);
+        }
+    }
 }
 
 impl Drop for Daemon {

@@ -139,6 +139,7 @@ fn a_device_reads_what_is_lent_until_the_answer() {
     let daemon = Daemon::new(&bus.machine, "dma");
     let client = bus.machine.client(0, 0);
     std::thread::scope(|scope| {
+        let daemon = daemon.guard();
         let client = &client;
         let opened = scope.spawn(move || client.open("/scheme/dma/", 0).unwrap());
         let sqe = daemon.take_one(Opcode::OpenAt);

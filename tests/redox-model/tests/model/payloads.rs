@@ -19,6 +19,7 @@ fn with_file(test: impl FnOnce(&Machine, &Daemon, &nvme_redox_model::Client, usi
     let daemon = Daemon::new(&machine, "lent");
     let client = machine.client(0, 0);
     let file = std::thread::scope(|scope| {
+        let daemon = daemon.guard();
         let opened = scope.spawn(|| client.open("/scheme/lent/", 0).unwrap());
         let sqe = daemon.take_one(Opcode::OpenAt);
         daemon.answer(&[answer(&sqe, Ok(FILE))]).unwrap();
@@ -45,6 +46,7 @@ fn whole_pages_are_the_clients_and_ends_are_not() {
         let into = placed(&mut buffer, 4000, 200 + PAGE_BYTES);
         into.fill(0x22);
         std::thread::scope(|scope| {
+            let daemon = daemon.guard();
             let read = scope.spawn(move || (client.pread(file, into, 0), into));
             let sqe = daemon.take_one(Opcode::Read);
             assert_eq!((sqe.args[1] % 4096, sqe.args[2]), (4000, 200 + 4096));
@@ -74,6 +76,7 @@ fn bytes_around_a_write_are_clear() {
         let from = placed(&mut buffer, 100, 50);
         from.fill(0x44);
         std::thread::scope(|scope| {
+            let daemon = daemon.guard();
             scope.spawn(|| client.pwrite(file, from, 0).unwrap());
             let sqe = daemon.take_one(Opcode::Write);
             let lent = pages(sqe.args[1], sqe.args[2]);
@@ -90,6 +93,7 @@ fn bytes_around_a_write_are_clear() {
 fn nothing_is_lent_at_an_address_that_is_none() {
     with_file(|machine, daemon, client, file| {
         std::thread::scope(|scope| {
+            let daemon = daemon.guard();
             scope.spawn(|| client.pread(file, &mut [], 0).unwrap());
             let sqe = daemon.take_one(Opcode::Read);
             assert_eq!((sqe.args[1], sqe.args[2]), (1 << 63, 0));
@@ -105,6 +109,7 @@ fn no_address_is_lent_twice_in_a_row() {
         let mut addresses = std::collections::HashSet::new();
         for _ in 0..100 {
             std::thread::scope(|scope| {
+                let daemon = daemon.guard();
                 scope.spawn(|| client.pread(file, &mut [0; 64], 0).unwrap());
                 let sqe = daemon.take_one(Opcode::Read);
                 assert!(addresses.insert(sqe.args[1] & !4095));
@@ -122,6 +127,7 @@ fn a_page_that_was_taken_back_cannot_be_touched() {
     if let Ok(role) = std::env::var(ROLE) {
         with_file(|_, daemon, client, file| {
             std::thread::scope(|scope| {
+                let daemon = daemon.guard();
                 scope.spawn(|| client.pread(file, &mut [0; 64], 0).unwrap());
                 let sqe = daemon.take_one(Opcode::Read);
                 payload(sqe)[0] = 1;

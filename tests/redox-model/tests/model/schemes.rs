@@ -48,6 +48,7 @@ fn one_read_takes_a_batch_and_one_write_answers_it() {
     let daemon = Daemon::new(&machine, "batch");
     let client = machine.client(0, 0);
     std::thread::scope(|scope| {
+        let daemon = daemon.guard();
         let opened = scope.spawn(|| client.open("/scheme/batch/", 0).unwrap());
         let sqe = daemon.take_one(Opcode::OpenAt);
         daemon.answer(&[answer(&sqe, Ok(FILE))]).unwrap();
@@ -88,6 +89,7 @@ fn what_is_in_the_entries() {
     let client = machine.client(11, 22);
     let who = 11 | 22 << 32;
     std::thread::scope(|scope| {
+        let daemon = daemon.guard();
         let client = &client;
         let opened =
             scope.spawn(move || client.open("/scheme/entries/a/b", syscall::O_RDWR | syscall::O_CLOEXEC));
@@ -116,6 +118,7 @@ fn what_is_in_the_entries() {
             client.fstat(file).unwrap();
             client.older().fstat(file).unwrap();
             client.call(file, &mut bytes, &[1, 2, 3, 4]).unwrap();
+            client.call(file, &mut bytes, &[1]).unwrap();
             client.getdents(file, &mut bytes, 5).unwrap();
             client.older().getdents(file, &mut bytes, 5).unwrap();
             client.seek_end(file).unwrap();
@@ -141,6 +144,7 @@ fn what_is_in_the_entries() {
         );
         assert_eq!(next(Opcode::Fstat, 0)[5], who);
         assert_eq!(next(Opcode::Call, 0)[3..], [1, 2, 3]);
+        assert_eq!(next(Opcode::Call, 0)[3..], [1, 0, 0]);
         assert_eq!(
             next(Opcode::StdFsCall, 0)[3..],
             [StdFsCallKind::Getdents as u64, 5, 19]
@@ -159,6 +163,7 @@ fn a_file_is_closed_when_its_last_descriptor_is() {
     let daemon = Daemon::new(&machine, "close");
     let client = machine.client(0, 0);
     let file = std::thread::scope(|scope| {
+        let daemon = daemon.guard();
         let opened = scope.spawn(|| client.open("/scheme/close/", 0).unwrap());
         let sqe = daemon.take_one(Opcode::OpenAt);
         daemon.answer(&[answer(&sqe, Ok(FILE))]).unwrap();
@@ -181,6 +186,7 @@ fn a_scheme_that_wants_to_hear_of_the_next_close_does() {
     let daemon = Daemon::new(&machine, "lock");
     let client = machine.client(0, 0);
     std::thread::scope(|scope| {
+        let daemon = daemon.guard();
         let client = &client;
         let locked = scope.spawn(move || {
             let file = client.open("/scheme/lock/", 0).unwrap();
@@ -213,6 +219,7 @@ fn the_kernel_looks_at_answers() {
         ..Cqe::default()
     };
     std::thread::scope(|scope| {
+        let daemon = daemon.guard();
         let client = &client;
         let call = |opcode| {
             scope.spawn(move || {
@@ -269,6 +276,7 @@ fn a_signal_asks_for_the_end_of_a_call() {
     let daemon = Daemon::new(&machine, "cancel");
     let client = machine.client(0, 0);
     std::thread::scope(|scope| {
+        let daemon = daemon.guard();
         let client = &client;
         let call = || {
             scope.spawn(move || {
@@ -317,8 +325,9 @@ fn a_signal_asks_for_the_end_of_a_call() {
 fn what_a_client_lent_outlives_it() {
     let machine = Machine::new(MachineConfig::default());
     let daemon = Daemon::new(&machine, "kill");
-    let client = machine.client(0, 0);
+    let (client, other) = (machine.client(0, 0), machine.client(0, 0));
     std::thread::scope(|scope| {
+        let daemon = daemon.guard();
         let client = &client;
         let opened = scope.spawn(move || client.open("/scheme/kill/", 0).unwrap());
         let sqe = daemon.take_one(Opcode::OpenAt);
@@ -333,22 +342,29 @@ fn what_a_client_lent_outlives_it() {
         assert!(machine.lent_bytes() >= 20_000);
         payload(sqe).fill(1);
         // Nobody else gets the tag before it is answered.
-        let other = machine.client(0, 0);
-        let call = scope.spawn(move || {
-            other.raw(
-                "kill",
-                Sqe {
-                    opcode: 99,
-                    ..Sqe::default()
-                },
-            )
-        });
+        let other = &other;
+        let call = || {
+            scope.spawn(move || {
+                other.raw(
+                    "kill",
+                    Sqe {
+                        opcode: 99,
+                        ..Sqe::default()
+                    },
+                )
+            })
+        };
+        let first = call();
         let new = daemon.take::<1>()[0];
         assert_ne!(new.tag, sqe.tag);
+        daemon.answer(&[answer(&sqe, Ok(20_000))]).unwrap();
+        let second = call();
+        let newer = daemon.take::<1>()[0];
+        assert_eq!(newer.tag, sqe.tag);
         daemon
-            .answer(&[answer(&sqe, Ok(20_000)), answer(&new, Ok(5))])
+            .answer(&[answer(&new, Ok(5)), answer(&newer, Ok(6))])
             .unwrap();
-        assert_eq!(call.join().unwrap(), Ok(5));
+        assert_eq!((first.join().unwrap(), second.join().unwrap()), (Ok(5), Ok(6)));
         assert_eq!(machine.lent_bytes(), 0);
     });
 }
@@ -397,6 +413,7 @@ fn requests_for_what_no_disk_has() {
     let daemon = Daemon::new(&machine, "odd");
     let client = machine.client(0, 0);
     std::thread::scope(|scope| {
+        let daemon = daemon.guard();
         let client = &client;
         let opened = scope.spawn(move || client.open("/scheme/odd/", 0).unwrap());
         let sqe = daemon.take_one(Opcode::OpenAt);
