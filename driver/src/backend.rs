@@ -101,6 +101,10 @@ pub trait Waiter: Send {
     /// Interrupts that have fired since the last call.
     fn take_interrupts(&mut self) -> u64;
 
+    /// Takes in what the system keeps for this waiter until it sleeps, without sleeping. To be called every few
+    /// milliseconds by an owner that has too much to do for a sleep.
+    fn collect(&mut self) {}
+
     /// What lets this waiter be woken by descriptors of the operating system too; `None` where it cannot be.
     fn watcher(&self) -> Option<Arc<dyn Watcher>> {
         None

@@ -30,6 +30,8 @@ const YIELD_AFTER_NS: u64 = 10_000;
 /// How long an adaptive worker looks on the only CPU, and only while a single command is out: with more of them there
 /// are clients who want to run. A small part of a time slice.
 const LONE_SPIN_NS: u64 = 50_000;
+/// How often a worker that does not sleep has its waiter collect what the system keeps for it.
+const COLLECT_NS: u64 = 4_000_000;
 /// A command that is out for longer is lost, and with it the controller.
 pub(crate) const COMMAND_TIMEOUT_NS: u64 = 30_000_000_000;
 
@@ -519,6 +521,7 @@ pub(crate) fn run(
 ) {
     crate::cpu::sharpen_timers();
     let mut worked_ns = clock.now_ns();
+    let mut collected_ns = worked_ns;
     let mut slept = false;
     loop {
         let turn = worker.turn(clock);
@@ -530,7 +533,10 @@ pub(crate) fn run(
             slept = false;
         }
         match turn {
-            Turn::Worked => worked_ns = clock.now_ns(),
+            Turn::Worked => {
+                worked_ns = clock.now_ns();
+                collect(&worker, &mut *waiter, worked_ns, &mut collected_ns);
+            }
             Turn::Ended => return,
             Turn::TimedOut => on_timeout(worker.queue.qid()),
             Turn::Idle { until_ns } => {
@@ -539,6 +545,7 @@ pub(crate) fn run(
                 let commands = worker.queue.commands();
                 let commands_out = commands > 0;
                 if waiting.spins(commands, idle_ns) {
+                    collect(&worker, &mut *waiter, now_ns, &mut collected_ns);
                     if idle_ns > YIELD_AFTER_NS || (!waiting.may_spin && waiting.mode == PollingMode::Polling)
                     {
                         std::thread::yield_now();
@@ -579,8 +586,23 @@ pub(crate) fn run(
                         || (!polls && *order < Order::Hold && queue.has_completion())
                 });
                 slept = true;
+                collected_ns = clock.now_ns();
             }
         }
+    }
+}
+
+/// Has `waiter` collect what the system keeps for it, if it has not done so for a while.
+#[inline]
+fn collect(worker: &Worker, waiter: &mut dyn Waiter, now_ns: u64, collected_ns: &mut u64) {
+    if now_ns.saturating_sub(*collected_ns) < COLLECT_NS {
+        return;
+    }
+    *collected_ns = now_ns;
+    waiter.collect();
+    let fired = waiter.take_interrupts();
+    if fired > 0 {
+        worker.queue.recorder().interrupts(fired, false);
     }
 }
 
