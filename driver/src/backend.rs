@@ -82,6 +82,14 @@ pub unsafe trait Backend: Send + Sync {
         false
     }
 
+    /// The CPU on which `vector` fires, where each vector has one: the best for whoever waits for it.
+    fn cpu_of(&self, _vector: u16) -> Option<u32> {
+        None
+    }
+
+    /// Lets the calling thread run on CPU `cpu` only, where that can be.
+    fn pin_thread(&self, _cpu: u32) {}
+
     /// The shortest sleep with a timeout ([`Waiter::wait`]) that is not much longer than asked for.
     fn shortest_sleep(&self) -> Duration {
         Duration::from_micros(50)
