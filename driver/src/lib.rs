@@ -96,9 +96,10 @@
 //!
 //! # What it does not do yet
 //!
-//! The only backend is the [emulated](backend::emulated) controller. There is no recovery: a controller on which a
-//! command is not answered for 30 seconds, or that reports a fatal error, is given up, and everything is answered as
-//! [lost](IoError::Lost). Asynchronous events, shadow doorbells, SGLs, metadata and end-to-end protection are not used.
+//! There are two backends: the [emulated](backend::emulated) controller, and what pcid hands over on Redox
+//! (`backend::redox`, on 64-bit systems). There is no recovery: a controller on which a command is not answered for 30
+//! seconds, or that reports a fatal error, is given up, and everything is answered as [lost](IoError::Lost). Asynchronous
+//! events, shadow doorbells, SGLs, metadata and end-to-end protection are not used.
 //! Workers are not bound to CPUs.
 #![deny(unsafe_code)]
 // What devices, clients and the kernel say must not end the driver.
