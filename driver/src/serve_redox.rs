@@ -71,14 +71,15 @@ pub(crate) fn serve(driver: &Driver, args: &Args) -> ExitCode {
     let (uid, gid) = args.data_owner;
     let mode = args.data_mode;
     let pci = driver.identity().pci.as_deref();
-    let options = Options {
+    let mut options = Options {
         scheme: args.scheme.clone(),
-        function: pci.map_or_else(
-            || "emulated".to_owned(),
-            |pci| format!("pci-{}", pci.replace(':', "-")),
-        ),
         block_devices: Ownership { mode, uid, gid },
+        ..Options::default()
     };
+    if let Some(pci) = pci {
+        // As Redox names functions.
+        options.function = format!("pci-{}", pci.replace(':', "-"));
+    }
     let daemon = match Daemon::start(&system, driver, &options) {
         Ok(daemon) => Arc::new(daemon),
         Err(failure) => return fail(1, &failure),

@@ -22,14 +22,27 @@ use crate::scheme::{Ownership, Scheme};
 const DEFAULT_SCHEME: &str = "nvme";
 
 /// How a driver is served.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// The name of the scheme `nvme`. If it is not given and `nvme` is taken, it is `nvme.` and the function's name.
     pub scheme: Option<String>,
     /// The controller's function as Redox names it, such as `pci-0000-00-02.0`.
     pub function: String,
+    /// CPUs of the machine.
+    pub cpus: u16,
     /// Whose the block devices of the scheme `nvme` are to begin with.
     pub block_devices: Ownership,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            scheme: None,
+            function: "emulated".to_owned(),
+            cpus: crate::cpu::count(),
+            block_devices: Ownership::default(),
+        }
+    }
 }
 
 /// The schemes of one driver.
@@ -72,7 +85,7 @@ impl Daemon {
             let alive = shown.iter().filter_map(std::sync::Weak::upgrade);
             alive.map(|server| server.stats()).collect()
         });
-        let takers = Takers::start(system, driver, servers.clone(), &desk)?;
+        let takers = Takers::start(system, driver, servers.clone(), &desk, options.cpus)?;
         Ok(Self {
             driver: driver.clone(),
             scheme,

@@ -3,6 +3,7 @@
 use super::rig::{DISKS, Rig, Skewed, open};
 use nvme_driver::Config;
 use nvme_driver::config::SchedulerKind;
+use nvme_redox_model::{ControllerConfig, Quirks};
 
 const BLOCK: usize = 512;
 /// Each thread's own part of the disk.
@@ -44,9 +45,10 @@ fn work(client: &nvme_redox_model::Client, disk: usize, part: usize, seed: u64, 
     }
 }
 
-fn sixty_four_clients(config: &Config) {
-    // Two namespaces: one is worked on through its disk, the other through the scheme `nvme`.
-    let rig = Rig::with("size=16MiB,namespaces=2,lba=512,queues=2,seed=3", config);
+/// Two namespaces: one is worked on through its disk, the other through the scheme `nvme`.
+const TWO_DISKS: &str = "size=16MiB,namespaces=2,lba=512,seed=3";
+
+fn sixty_four_clients(rig: &Rig) {
     let client = rig.root();
     let disks = [
         open(&client, &format!("{DISKS}/1")),
@@ -69,15 +71,50 @@ fn sixty_four_clients(config: &Config) {
 
 #[test]
 fn sixty_four_clients_over_two_schemes_read_what_they_wrote() {
-    sixty_four_clients(&Config::default());
+    sixty_four_clients(&Rig::new(TWO_DISKS));
+}
+
+#[test]
+fn also_with_a_queue_on_each_of_two_cpus() {
+    let config = Config {
+        num_queues: 2,
+        ..Config::default()
+    };
+    sixty_four_clients(&Rig::on(
+        2,
+        ControllerConfig::new(TWO_DISKS),
+        Quirks::default(),
+        &config,
+    ));
+}
+
+#[test]
+fn also_with_a_line_and_small_commands_and_a_clock_that_steps_back() {
+    let controller = ControllerConfig {
+        msix: None,
+        msi: false,
+        ..ControllerConfig::new("size=16MiB,namespaces=2,lba=512,mdts=8KiB")
+    };
+    let quirks = Quirks {
+        clock_steps_back_every: Some(7),
+        ..Quirks::default()
+    };
+    sixty_four_clients(&Rig::on(1, controller, quirks, &Config::default()));
 }
 
 #[test]
 fn also_when_requests_go_to_other_workers_than_those_who_took_them() {
-    sixty_four_clients(&Config {
+    let config = Config {
+        num_queues: 3,
         scheduler: SchedulerKind::RoundRobin,
         ..Config::default()
-    });
+    };
+    sixty_four_clients(&Rig::on(
+        2,
+        ControllerConfig::new(TWO_DISKS),
+        Quirks::default(),
+        &config,
+    ));
 }
 
 /// A device that answers nothing for a while sees as many commands as there are clients; requests come in batches, and

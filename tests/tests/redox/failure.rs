@@ -52,7 +52,7 @@ fn a_failed_controller_leaves_nobody_without_an_answer() {
             });
         }
         client.wait_until_taken(16);
-        rig.driver.device().fail();
+        rig.device().fail();
     });
     let stats = rig.stats();
     assert_ne!(stats.controller.state.as_str(), "live");

@@ -2,23 +2,23 @@
 
 use std::sync::Arc;
 
-use nvme_driver::Config;
-use nvme_driver::embedded::{self, EmbeddedDriver};
-use nvme_driver::redox::daemon::{Daemon, Options};
-use nvme_redox_model::{Client, Machine, MachineConfig};
+use nvme_driver::backend::redox::RedoxBackend;
+use nvme_driver::clock::Clock;
+use nvme_driver::redox::Descriptor;
+use nvme_driver::redox::daemon::{Daemon, Options, tell_ready};
+use nvme_driver::{Config, Controller, Driver};
+use nvme_emulator::Emulator;
+use nvme_redox_model::{Client, ControllerConfig, Machine, MachineConfig, Quirks};
 use stats_proto::stats::StatsDocument;
 use syscall::flag::{O_DIRECTORY, O_RDONLY, O_RDWR};
 
-/// The function that the daemon is told it drives.
-pub const FUNCTION: &str = "pci-0000-00-02.0";
 /// The scheme of its disks.
 pub const DISKS: &str = "/scheme/disk.pci-0000-00-02.0-nvme";
 
-/// A driver of an emulated controller in this process, served on a machine that has nothing else.
+/// A machine whose only controller the driver drives and serves, as it does on Redox.
 pub struct Rig {
     pub machine: Arc<Machine>,
     pub daemon: Arc<Daemon>,
-    pub driver: EmbeddedDriver,
 }
 
 impl Rig {
@@ -27,23 +27,42 @@ impl Rig {
     }
 
     pub fn with(spec: &str, config: &Config) -> Self {
-        let machine = Machine::new(MachineConfig::default());
+        Self::on(1, ControllerConfig::new(spec), Quirks::default(), config)
+    }
+
+    /// On a machine of `cpus` CPUs.
+    pub fn on(cpus: u8, controller: ControllerConfig, quirks: Quirks, config: &Config) -> Self {
+        let machine = Machine::new(MachineConfig {
+            cpus,
+            controllers: vec![controller],
+            quirks,
+            seed: 7,
+        });
         let system = machine.system();
-        let driver = embedded::start(spec, config).unwrap();
+        let channel = Descriptor::new(&system, machine.pcid_channel(0));
+        let clock = Clock::system();
+        let backend = RedoxBackend::connect_on(&system, channel, clock.clone(), cpus.into()).unwrap();
+        let function = backend.pci_name();
+        let driver = Driver::start(Controller::open(backend, config, clock).unwrap()).unwrap();
         let options = Options {
-            function: FUNCTION.to_owned(),
+            function,
+            cpus: cpus.into(),
             ..Options::default()
         };
-        let daemon = Arc::new(Daemon::start(&system, driver.driver(), &options).unwrap());
+        let daemon = Arc::new(Daemon::start(&system, &driver, &options).unwrap());
+        let (notify, notified) = machine.init_notify();
+        tell_ready(&Descriptor::new(&system, notify)).unwrap();
+        assert_eq!(notified.wait(), [0]);
         system.leave_namespace().unwrap();
         // As a driver's main thread does; it ends with the process.
         let main = Arc::clone(&daemon);
         std::thread::spawn(move || main.serve());
-        Self {
-            machine,
-            daemon,
-            driver,
-        }
+        Self { machine, daemon }
+    }
+
+    /// The device, as only an emulated one can be seen.
+    pub fn device(&self) -> &Arc<Emulator> {
+        self.machine.controller(0).device()
     }
 
     pub fn root(&self) -> Client {
@@ -61,6 +80,7 @@ impl Rig {
     pub fn check(&self) {
         assert_eq!(self.machine.violations(), []);
         assert_eq!(self.machine.answers_refused(), 0);
+        assert_eq!(self.device().counters().dma_faults, 0);
         for server in self.daemon.servers() {
             assert_eq!(server.outstanding(), 0, "{server:?}");
         }

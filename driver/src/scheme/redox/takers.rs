@@ -24,9 +24,9 @@ use crate::redox::{Descriptor, Failure, System};
 use crate::request::Finished;
 use crate::worker::{Load, LoadPort, LoadState};
 
-/// A listener that is awake looks at the sockets again after this time, where somebody else could have sent something
-/// meanwhile.
-const LOOK_NS: u64 = 5_000;
+/// A listener that is awake looks at the sockets again after this time, where somebody on another CPU could have sent
+/// something meanwhile.
+const LOOK_NS: u64 = 20_000;
 /// How often it looks where nothing tells it.
 const LOOK_UNTOLD_NS: u64 = 1_000_000;
 /// Batches that are taken in one turn.
@@ -45,7 +45,7 @@ pub struct Takers {
 }
 
 impl Takers {
-    /// The workers of `driver` take the requests of `servers` from now on. To be called before the process gives up its
+    /// The workers of `driver` take the requests of `servers` from now on, on a machine of `cpus` CPUs. To be called before the process gives up its
     /// namespace.
     ///
     /// # Errors
@@ -55,6 +55,7 @@ impl Takers {
         driver: &Driver,
         servers: Vec<Arc<Server>>,
         desk: &Arc<Desk>,
+        cpus: u16,
     ) -> Result<Arc<Self>, Failure> {
         let events = Descriptor::open(system, "/scheme/event", O_RDWR)
             .map_err(Failure::of("cannot make an event queue"))?;
@@ -65,7 +66,7 @@ impl Takers {
             events,
             listener: AtomicUsize::new(0),
             ended: (0..driver.queues()).map(|_| AtomicBool::new(false)).collect(),
-            looks_often: crate::cpu::count() > 1,
+            looks_often: cpus > 1,
         });
         for queue in 0..driver.queues() {
             let taker = Taker {
