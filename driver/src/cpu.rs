@@ -1,10 +1,38 @@
 //! CPUs: how many there are, and which one this is.
 
 use std::cell::Cell;
+use std::sync::OnceLock;
 
-/// CPUs that this process may use; 1 if the system does not say.
+/// CPUs that this process may use; 1 if the system does not say. Asked of the system once: on Redox that takes a file,
+/// and the process gives up the right to open any.
 pub fn count() -> u16 {
+    static COUNT: OnceLock<u16> = OnceLock::new();
+    *COUNT.get_or_init(count_of_system)
+}
+
+#[cfg(not(target_os = "redox"))]
+fn count_of_system() -> u16 {
     std::thread::available_parallelism().map_or(1, |count| u16::try_from(count.get()).unwrap_or(u16::MAX))
+}
+
+#[cfg(target_os = "redox")]
+fn count_of_system() -> u16 {
+    let file = "/scheme/sys/cpu";
+    let counted = std::fs::read_to_string(file).map_err(|error| error.to_string());
+    let counted = counted.and_then(|text| count_in(&text).ok_or_else(|| "it does not say".to_owned()));
+    counted.unwrap_or_else(|error| {
+        log::warn!(
+            "how many CPUs there are, of {file}: {error}; taking it for 1, so there will be one I/O queue"
+        );
+        1
+    })
+}
+
+/// The number of CPUs in what Redox's kernel says of them: a line `CPUs: 4`.
+#[cfg(any(target_os = "redox", test))]
+fn count_in(text: &str) -> Option<u16> {
+    let count = text.lines().find_map(|line| line.strip_prefix("CPUs:"))?;
+    count.trim().parse().ok().filter(|count| *count > 0)
 }
 
 thread_local! {
@@ -36,5 +64,34 @@ pub(crate) fn sharpen_timers() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1_000)) {
         log::debug!("the timer slack could not be set: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_cpu_and_their_number_stays() {
+        assert!(count() > 0);
+        assert_eq!(count(), count());
+    }
+
+    #[test]
+    fn what_redox_says_of_its_cpus_is_read() {
+        assert_eq!(count_in("CPUs: 4\nVendor: x\nModel: y CPUs: 9\n"), Some(4));
+        assert_eq!(count_in("CPUs: 1"), Some(1));
+        assert_eq!(count_in("Vendor: x\r\nCPUs:  128 \r\n"), Some(128));
+        for text in [
+            "",
+            "CPUs:",
+            "CPUs: 0",
+            "CPUs: -1",
+            "CPUs: 4 of 8",
+            "CPUs: 70000",
+            "cpus: 4",
+        ] {
+            assert_eq!(count_in(text), None, "{text:?}");
+        }
     }
 }

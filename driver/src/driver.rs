@@ -27,6 +27,9 @@ use crate::worker::{self, Load, Remote, Waiting, Worker};
 
 pub use crate::io_scheduler::{Class, Hint, Priority};
 
+#[cfg(test)]
+mod tests;
+
 /// A running driver. Cheap to clone; all clones are the same driver, which shuts down when the last one goes or when
 /// one of them says so.
 #[derive(Clone)]
@@ -54,6 +57,8 @@ pub(crate) struct QueueHandle {
     pub(crate) qid: u16,
     pub(crate) entries: u32,
     pub(crate) vector: u16,
+    /// To which the queue's worker is bound.
+    pub(crate) cpu: Option<u32>,
     pub(crate) stats: Arc<QueueStats>,
     shared: Arc<worker::Shared>,
     watcher: Option<Arc<dyn Watcher>>,
@@ -157,6 +162,7 @@ impl Driver {
     pub fn start(controller: Controller) -> Result<Self, Error> {
         let config = controller.config.clone();
         let shortest_sleep = controller.backend.shortest_sleep();
+        let backend = Arc::clone(&controller.backend);
         let (
             driver,
             Stepped {
@@ -175,11 +181,17 @@ impl Driver {
         };
         let mut threads = Threads::default();
         let spawned = (|| {
-            for (worker, waiter) in workers.into_iter().flatten() {
+            for ((worker, waiter), queue) in workers.into_iter().flatten().zip(&driver.0.queues) {
                 let (clock, shared) = (clock.clone(), Arc::clone(&shared));
+                let (backend, cpu) = (Arc::clone(&backend), queue.cpu);
                 let name = format!("nvme-q{}", worker.queue.qid());
                 let of_worker = worker.shared();
                 let thread = std::thread::Builder::new().name(name).spawn(move || {
+                    if let Some(cpu) = cpu {
+                        backend.pin_thread(cpu);
+                    }
+                    // The controller keeps it; the worker has no more need of it.
+                    drop(backend);
                     let on_timeout = |qid| shared.fail(timeout_text(qid));
                     let run = || worker::run(worker, waiter, &clock, waiting, &on_timeout);
                     // A client's `Answer` or `Load` runs here too; its panic must not leave others without answers.
@@ -246,6 +258,7 @@ impl Driver {
                 qid: queue.qid(),
                 entries: queue.entries(),
                 vector,
+                cpu: controller.backend.cpu_of(vector),
                 stats: queue.stats(),
                 shared: Arc::clone(&shared),
                 watcher: waiter.watcher(),

@@ -100,7 +100,7 @@
 //! (`backend::redox`, on 64-bit systems). There is no recovery: a controller on which a command is not answered for 30
 //! seconds, or that reports a fatal error, is given up, and everything is answered as [lost](IoError::Lost). Asynchronous
 //! events, shadow doorbells, SGLs, metadata and end-to-end protection are not used.
-//! Workers are not bound to CPUs.
+//! Workers are bound to CPUs only where each interrupt vector has one, which is on Redox.
 #![deny(unsafe_code)]
 // What devices, clients and the kernel say must not end the driver.
 #![cfg_attr(

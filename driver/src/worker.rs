@@ -544,8 +544,8 @@ pub(crate) fn run(
                 let idle_ns = now_ns.saturating_sub(worked_ns);
                 let commands = worker.queue.commands();
                 let commands_out = commands > 0;
+                collect(&worker, &mut *waiter, now_ns, &mut collected_ns);
                 if waiting.spins(commands, idle_ns) {
-                    collect(&worker, &mut *waiter, now_ns, &mut collected_ns);
                     if idle_ns > YIELD_AFTER_NS || (!waiting.may_spin && waiting.mode == PollingMode::Polling)
                     {
                         std::thread::yield_now();

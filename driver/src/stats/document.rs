@@ -56,7 +56,7 @@ pub(crate) fn render(driver: &Inner, histograms: bool) -> StatsDocument {
         qid: queue.qid,
         kind: QueueKind::Io,
         depth: queue.entries,
-        cpu: None,
+        cpu: queue.cpu,
         vector: Some(queue.vector),
         mode,
         consistent: consistent(snapshot),
