@@ -85,7 +85,7 @@
 //! - **The device is not trusted.** Completions that fit no command are counted and ignored; Identify data is checked
 //!   before it is believed; each wait has an end. A controller that fails is disabled before memory comes back, and if
 //!   it will not be disabled that memory is leaked rather than reused.
-//! - **`unsafe`** is in [`backend`], [`dma`] and [`clock`] only, each block with its reason.
+//! - **`unsafe`** is in [`backend`], [`dma`], [`clock`] and `redox` only, each block with its reason.
 //!
 //! On Redox it takes the place of that system's own driver: [how](docs::redox).
 //!
