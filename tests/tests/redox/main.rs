@@ -6,5 +6,6 @@ mod data;
 mod disks;
 mod failure;
 mod hostile;
+mod listening;
 mod nodes;
 mod rig;

@@ -65,10 +65,14 @@ impl Names {
     /// The same for a name with a query, of which there are millions: only for those who could open it, so that nobody
     /// else fills the memory with names.
     pub(super) fn look_up_query(self, path: String, caller: Caller, reply: ReplyEntry) {
+        self.look_up_for(OpenFlags::READ, path, caller, reply);
+    }
+
+    fn look_up_for(self, flags: OpenFlags, path: String, caller: Caller, reply: ReplyEntry) {
         let call = Call::Open {
             path: path.clone(),
-            flags: OpenFlags::default(),
-            caller,
+            flags,
+            caller: caller.clone(),
         };
         let gate = Arc::clone(&self.gate);
         gate.call(call, move |result| match result {
@@ -76,6 +80,8 @@ impl Names {
                 let gate = Arc::clone(&self.gate);
                 gate.call(Call::Close { handle }, move |_| self.look_up(path, reply));
             }
+            // Who may only write it may open it too.
+            Err(Errno::EACCES) if flags.read => self.look_up_for(OpenFlags::WRITE, path, caller, reply),
             other => reply.error(failure(other)),
         });
     }
