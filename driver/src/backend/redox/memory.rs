@@ -51,13 +51,15 @@ impl Memory {
         })
     }
 
-    /// Zeroed memory in one piece, at least `len_bytes` long.
+    /// Zeroed memory in one piece, at least `len_bytes` long: a power of two of pages.
     ///
     /// # Errors
     /// None is left, it is too much for one piece, or it is not in one piece.
     pub fn allocate(&self, len_bytes: usize) -> std::result::Result<Region, BackendError> {
         let no_memory = BackendError::NoMemory { len_bytes };
-        let rounded = len_bytes.max(1).checked_next_multiple_of(PAGE_BYTES);
+        // The kernel takes a power of two of pages from its free ones whatever it is asked for, and gets back only those
+        // that it was asked for: the others are lost until the system goes down.
+        let rounded = len_bytes.max(PAGE_BYTES).checked_next_power_of_two();
         // More than that the kernel refuses, having tried.
         let Some(rounded) = rounded.filter(|rounded| *rounded <= MAX_REGION_BYTES) else {
             return Err(no_memory);
@@ -260,6 +262,17 @@ mod tests {
         assert_eq!(memory.allocate(MAX_REGION_BYTES).unwrap().len(), MAX_REGION_BYTES);
         // Where it is, is asked for its first page and its last one.
         assert_eq!(fake.lock().translations, 2);
+    }
+
+    #[test]
+    fn pieces_are_powers_of_two_of_pages() {
+        let (fake, memory) = memory();
+        for (len_bytes, mapped_bytes) in [(1, 4096), (8193, 16384), (5 * 4096, 32768), (3 << 20, 4 << 20)] {
+            let region = memory.allocate(len_bytes).unwrap();
+            assert_eq!(region.len(), mapped_bytes);
+            let (.., mapped, _) = *fake.lock().maps.last().unwrap();
+            assert_eq!(mapped, mapped_bytes);
+        }
     }
 
     #[test]
