@@ -221,13 +221,23 @@ impl RedoxWaiter {
         })
     }
 
-    /// Reads what is in the queue, without waiting: up to an event that it puts there itself.
+    /// Reads what is in the queue, without waiting: there is always an event in it that it has put there itself.
     fn drain(&mut self) -> Result<()> {
-        self.shared.ring()?;
+        let mut rings = true;
         for _ in 0..COLLECT_READS {
-            if self.take()?.woken {
+            if rings {
+                match self.shared.ring() {
+                    // A full pipe has its events in the queue.
+                    Err(error) if error != Error::new(EAGAIN) => return Err(error),
+                    _ => {}
+                }
+            }
+            let batch = self.take()?;
+            // A wake may be an old one, with more behind it: only a read that had room left has seen the end.
+            if batch.woken && !batch.full {
                 break;
             }
+            rings = batch.woken;
         }
         Ok(())
     }

@@ -502,6 +502,44 @@ fn what_piles_up_is_collected_without_a_sleep() {
 }
 
 #[test]
+fn wakes_that_nobody_slept_through_do_not_keep_what_is_behind_them() {
+    let fake = Arc::new(Fake::default());
+    let (irq, interrupt) = fake.irq(false);
+    let (mut waiter, _) = fake.waiter(&interrupt);
+    let waker = waiter.waker();
+    // A busy owner: each time it is about to sleep it is woken, and finds work before it does.
+    let rounds = 10 * BATCH;
+    for _ in 0..rounds {
+        fake.fire(irq);
+        waiter.wait(LONG, &mut || {
+            waker.wake();
+            true
+        });
+    }
+    assert_eq!(fake.waiting_events(), 2 * rounds);
+    waiter.collect();
+    assert_eq!(
+        (waiter.take_interrupts() as usize, fake.waiting_events()),
+        (rounds, 0)
+    );
+    // As many events as one read takes, with a wake among them: nothing says that more will come.
+    for events in [BATCH - 1, BATCH, BATCH + 1] {
+        waiter.wait(LONG, &mut || {
+            waker.wake();
+            true
+        });
+        for _ in 1..events {
+            fake.fire(irq);
+        }
+        waiter.collect();
+        assert_eq!(
+            (waiter.take_interrupts() as usize, fake.waiting_events()),
+            (events - 1, 0)
+        );
+    }
+}
+
+#[test]
 fn watched_descriptors_wake_until_they_are_ignored() {
     let fake = Arc::new(Fake::default());
     let (irq, interrupt) = fake.irq(false);
