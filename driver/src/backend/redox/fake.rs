@@ -45,6 +45,8 @@ pub struct State {
     /// Pages as the device sees them, by their address here.
     pub physical: HashMap<usize, u64>,
     next_physical: u64,
+    /// What is said to be the CPU that the system was started on.
+    pub boot_cpu: u32,
     /// Whether memory that ought to be in one piece is not.
     pub scattered: bool,
     pub mapped: BTreeMap<usize, usize>,
@@ -164,7 +166,7 @@ unsafe impl System for Fake {
             }
             // The kernel writes four bytes, and says eight.
             Some(File::Bsp) => {
-                into[..4].copy_from_slice(&0_u32.to_ne_bytes());
+                into[..4].copy_from_slice(&state.boot_cpu.to_ne_bytes());
                 Ok(8)
             }
             _ => Err(Error::new(EBADF)),

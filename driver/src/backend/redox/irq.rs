@@ -322,7 +322,7 @@ struct Numbers {
 impl Numbers {
     /// What is free on the first `cpus` CPUs.
     fn new(system: &Arc<dyn System>, cpus: u16) -> Self {
-        let first = boot_cpu(system);
+        let first = boot_cpu(system, cpus);
         let mut ids = vec![first];
         // The list has all CPUs that the firmware tells of. To ask for one that was not started is the kernel's end.
         ids.extend(cpu_ids(system).into_iter().filter(|id| *id < u32::from(cpus)));
@@ -396,17 +396,17 @@ impl Numbers {
     }
 }
 
-/// The CPU that the system was started on.
-fn boot_cpu(system: &Arc<dyn System>) -> u32 {
+/// The CPU that the system was started on; one of the `cpus` that have been.
+fn boot_cpu(system: &Arc<dyn System>, cpus: u16) -> u32 {
     let path = "/scheme/irq/bsp";
     // The kernel says that it has written 8 bytes, having written 4.
     let mut id = [0; 8];
     let read = Descriptor::open(system, path, O_RDWR | O_CLOEXEC).and_then(|bsp| bsp.read(&mut id));
     let id = u64::from_le_bytes(id);
     match read {
-        Ok(4 | 8) if id < u64::from(CPUS) => id as u32,
+        Ok(4 | 8) if id < u64::from(CPUS) && id < u64::from(cpus.max(1)) => id as u32,
         Ok(len) => {
-            log::warn!("{path} says {id} in {len} bytes, which is no CPU; taking CPU 0");
+            log::warn!("{path} says {id} in {len} bytes, which is none of {cpus} CPUs; taking CPU 0");
             0
         }
         Err(error) => {

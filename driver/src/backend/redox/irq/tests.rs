@@ -154,6 +154,25 @@ fn cpus_that_were_not_started_are_not_asked_for_anything() {
 }
 
 #[test]
+fn a_boot_cpu_that_was_not_started_is_not_asked_for_anything_either() {
+    for (said, first) in [
+        (1, "/scheme/irq/cpu-01/"),
+        (2, "/scheme/irq/cpu-00/"),
+        (u32::MAX, "/scheme/irq/cpu-00/"),
+    ] {
+        let (fake, channel) = Card::default().plug(4);
+        fake.lock().boot_cpu = said;
+        let system = fake.system();
+        drop(RedoxBackend::connect_on(&system, channel, crate::clock::Clock::system(), 2).unwrap());
+        let opened = opened(&fake);
+        assert!(
+            opened.len() == 1 && opened[0].starts_with(first),
+            "{said}: {opened:?}"
+        );
+    }
+}
+
+#[test]
 fn numbers_of_lines_are_not_taken() {
     let (fake, channel) = Card::default().plug(2);
     fake.lock()
