@@ -53,6 +53,9 @@ pub struct Remote {
 pub trait Load: Send {
     /// Once a turn, before the doorbell is rung; may submit.
     fn turn(&mut self, now_ns: u64, port: &mut LoadPort<'_>) -> LoadState;
+    /// At the end of each turn of the worker, also of one in which loads have none: all of them have had theirs, and
+    /// nothing more is answered before the next one.
+    fn turned(&mut self) {}
     /// One answer; may submit again at once.
     fn finished(&mut self, done: Finished<u64>, port: &mut LoadPort<'_>);
     /// The driver stops ([`IoError::Stopped`]) or has lost the device ([`IoError::Lost`]). All requests have been
@@ -492,6 +495,9 @@ impl Worker {
                 }
                 _ => {}
             }
+        }
+        for active in self.loads.iter_mut().flatten() {
+            active.load.turned();
         }
         until_ns
     }

@@ -4,6 +4,7 @@
 mod bringup;
 mod failure;
 mod hostile;
+mod loads;
 #[cfg(feature = "performance-counters")]
 mod statistics;
 mod verify;

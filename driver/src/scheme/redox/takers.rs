@@ -103,9 +103,13 @@ impl Takers {
         }
         let mut batch = Batch::default();
         loop {
-            for server in &self.servers {
-                while server.take(&mut batch) == BATCH {}
-                server.give();
+            // In turn: clients who keep one socket full do not keep those of the other waiting.
+            let mut more = true;
+            while more {
+                more = false;
+                for server in &self.servers {
+                    more |= server.take(&mut batch) == BATCH;
+                }
             }
             let mut event = Event::default();
             match self.events.read(&mut event) {
@@ -241,7 +245,6 @@ impl Load for Taker {
         } else if self.listens {
             self.ignore();
         }
-        self.give();
         if taken > 0 {
             // What was taken is in the inbox now.
             LoadState::WaitUntil(now_ns)
@@ -250,6 +253,12 @@ impl Load for Taker {
         } else {
             LoadState::Running
         }
+    }
+
+    fn turned(&mut self) {
+        // Only now: other loads, such as a benchmark, answer clients in their turns too. And also while the worker has
+        // orders to end, when what the device has finished need not wait for the rest.
+        self.give();
     }
 
     fn finished(&mut self, _done: Finished<u64>, _port: &mut LoadPort<'_>) {}
