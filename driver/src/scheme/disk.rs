@@ -149,19 +149,19 @@ impl DiskTree {
             call,
             Call::Write { .. } | Call::WriteFrom { .. } | Call::Zero { .. }
         );
-        let directory = match self.read_open().get(&handle) {
-            Some(Open::Directory(listing)) => Some(Arc::clone(&listing.text)),
-            Some(Open::Disk(disk)) => {
+        let found = self.read_open().get(&handle).map(|open| match open {
+            Open::Directory(listing) => Some(Arc::clone(&listing.text)),
+            Open::Disk(disk) => {
                 if writes && disk.may_write {
                     disk.written.store(true, Ordering::Relaxed);
                 }
                 None
             }
-            None => return refuse(Errno::EBADF),
-        };
-        match directory {
-            Some(text) => self.on_directory(&text, id, call, answers),
-            None => self.scheme.call(id, call, answers),
+        });
+        match found {
+            Some(Some(text)) => self.on_directory(&text, id, call, answers),
+            Some(None) => self.scheme.call(id, call, answers),
+            None => refuse(Errno::EBADF),
         }
     }
 
