@@ -156,6 +156,8 @@ pub enum Request {
         offset: u64,
         /// Where to.
         memory: Lent,
+        /// Those of the file now, and of this call: `O_NONBLOCK`, ...
+        flags: usize,
     },
     /// Writes.
     Write {
@@ -165,6 +167,8 @@ pub enum Request {
         offset: u64,
         /// What.
         memory: Lent,
+        /// Those of the file now, and of this call: `O_APPEND`, ...
+        flags: usize,
     },
     /// The length, as a number.
     Length {
@@ -278,11 +282,13 @@ impl Request {
                 handle,
                 offset: third,
                 memory: memory(),
+                flags: fourth as usize,
             },
             Opcode::Write => Self::Write {
                 handle,
                 offset: third,
                 memory: memory(),
+                flags: fourth as usize,
             },
             Opcode::Fsize => Self::Length { handle },
             Opcode::Fstat => Self::Stat {

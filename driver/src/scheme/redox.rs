@@ -12,6 +12,9 @@
 //!   write gives all answers that are ready, in whatever order they became so.
 //! - **Interrupted clients.** A read that waits for something to happen is given up (`ECANCELED`, which the kernel makes
 //!   `EINTR`); everything else is finished, which takes no longer than the device does.
+//! - **Flags.** A read with `O_NONBLOCK` that would wait for something to happen is `EAGAIN`. What is written with
+//!   `O_APPEND` to a block device goes where there is no room (`ENOSPC`), and not over its first blocks. `O_CREAT` creates
+//!   nothing; with `O_EXCL`, what is there is `EEXIST`. `O_TRUNC` changes nothing.
 //! - **Names.** A namespace `N` is its block device, and with a slash or `O_DIRECTORY` a directory. `O_STAT` opens
 //!   anything to be looked at.
 //! - **Owners and modes** can be changed by who has opened the node as uid 0: newer programs' calls do not say who makes
@@ -30,8 +33,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use stats_proto::stats::SocketStats;
 use syscall::data::Stat as RedoxStat;
-use syscall::error::{ECANCELED, EINVAL, ENOENT, EPERM, Error};
-use syscall::flag::{MODE_DIR, MODE_FILE, O_DIRECTORY, O_RDONLY, O_STAT, O_WRONLY};
+use syscall::error::{ECANCELED, EEXIST, EINVAL, ENAMETOOLONG, ENOENT, EPERM, Error};
+use syscall::flag::{
+    MODE_DIR, MODE_FILE, O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_NONBLOCK, O_RDONLY, O_STAT, O_WRONLY,
+};
 use syscall::schemev2::Cqe;
 
 use self::clerk::Desk;
@@ -41,6 +46,13 @@ use crate::redox::socket::{self, Batch, Request, Socket};
 
 /// The number of the tree's root, from which everything is opened. Handles count from 1.
 pub const ROOT: u64 = 0;
+
+/// The longest path of a handle, all directories that it was opened from included, in bytes.
+const MAX_PATH_BYTES: usize = 4096;
+
+/// The most bytes that one read of what is no block device gives; what is longer is read in pieces. It bounds the buffers
+/// of calls at the desk, which nobody's quota counts yet.
+const MAX_COPIED_BYTES: usize = 1 << 20;
 
 /// Under which number the tree answers what nobody waits for.
 const NOBODY: u64 = u64::MAX;
@@ -104,6 +116,8 @@ enum Then {
         path: Arc<str>,
         caller: Caller,
     },
+    /// It must not be there.
+    Absent,
     /// It is open; what is it?
     Learn {
         handle: u64,
@@ -115,6 +129,8 @@ enum Then {
         handle: HandleId,
         offset: u64,
         memory: Lent,
+        /// The client does not wait for something to happen (`O_NONBLOCK`).
+        at_once: bool,
     },
     Stat(Lent),
     Length,
@@ -237,6 +253,7 @@ impl Server {
                 handle,
                 offset,
                 memory,
+                flags,
             } => {
                 if self.is_device(handle) {
                     let call = Call::ReadInto {
@@ -246,15 +263,20 @@ impl Server {
                     };
                     self.call(tag, Then::Move, call);
                 } else {
-                    self.read_copied(tag, on(handle), offset, memory);
+                    let at_once = flags & O_NONBLOCK != 0;
+                    self.read_copied(tag, on(handle), offset, memory, at_once);
                 }
             }
             Request::Write {
                 handle,
                 offset,
                 memory,
+                flags,
             } => {
                 let is_device = self.is_device(handle);
+                if is_device && flags & O_APPEND != 0 && !memory.is_empty() {
+                    return self.answer_now(socket::answer(tag, Err(Error::new(Errno::ENOSPC.0))));
+                }
                 let call = Call::WriteFrom {
                     handle: on(handle),
                     offset,
@@ -347,6 +369,16 @@ impl Server {
                 None => return self.answer_now(socket::answer(tag, Err(Error::new(Errno::EBADF.0)))),
             }
         };
+        if path.len() > MAX_PATH_BYTES {
+            return self.answer_now(socket::answer(tag, Err(Error::new(ENAMETOOLONG))));
+        }
+        if flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL {
+            let call = Call::Lookup {
+                path: path.to_string(),
+                directory: flags & O_DIRECTORY == O_DIRECTORY,
+            };
+            return self.leave(tag, Then::Absent, call);
+        }
         // The namespace manager opens for its clients, so whose process it is is not known.
         let caller = Caller::new(uid, gid, 0);
         let call = Call::Open {
@@ -357,19 +389,44 @@ impl Server {
         self.leave(tag, Then::Open { path, caller }, call);
     }
 
-    fn read_copied(self: &Arc<Self>, tag: u32, handle: HandleId, offset: u64, memory: Lent) {
-        let buffer = vec![0; memory.len().min(super::MAX_TRANSFER_BYTES)];
+    fn read_copied(self: &Arc<Self>, tag: u32, handle: HandleId, offset: u64, memory: Lent, at_once: bool) {
+        let call = read_call(handle, offset, &memory);
         let then = Then::CopyIn {
             handle,
             offset,
             memory,
-        };
-        let call = Call::Read {
-            handle,
-            offset,
-            buffer,
+            at_once,
         };
         self.leave(tag, then, call);
+        if at_once {
+            // Behind the read, which is ended if it waits.
+            self.desk.leave(self, NOBODY, Call::Wake { handle });
+        }
+    }
+
+    /// Readers of a handle have been told to come again. If the client of `tag` was not meant, its read is made again,
+    /// and this says so.
+    fn read_again(self: &Arc<Self>, tag: u32) -> bool {
+        let again = match lock(&self.out).get(&tag) {
+            Some(Out {
+                then:
+                    Then::CopyIn {
+                        handle,
+                        offset,
+                        memory,
+                        at_once: false,
+                    },
+                cancelled: false,
+            }) => (*handle, read_call(*handle, *offset, memory)),
+            _ => return false,
+        };
+        let (handle, call) = again;
+        self.desk.leave(self, u64::from(tag), call);
+        // Whoever has cancelled it since was perhaps too early for this read.
+        if lock(&self.out).get(&tag).is_some_and(|out| out.cancelled) {
+            self.desk.leave(self, NOBODY, Call::Wake { handle });
+        }
+        true
     }
 
     fn path(&self, tag: u32, handle: u64, mut memory: Lent) {
@@ -479,17 +536,8 @@ impl Server {
             Some(socket::answer(tag, result.map_err(|errno| Error::new(errno.0))))
         };
         let reply = match (result, out.then) {
-            // Only what waits for something to happen is ended so: others than the one who was meant ask again.
-            (
-                Err(Errno::EINTR),
-                Then::CopyIn {
-                    handle,
-                    offset,
-                    memory,
-                },
-            ) if !out.cancelled => {
-                self.read_copied(tag, handle, offset, memory);
-                return None;
+            (Err(Errno::EINTR), Then::CopyIn { at_once: true, .. }) if !out.cancelled => {
+                return number(Err(Errno::EAGAIN));
             }
             (Err(Errno::EINTR), _) => return number(Err(Errno(ECANCELED))),
             (Err(errno), Then::Learn { handle, .. }) => {
@@ -524,6 +572,7 @@ impl Server {
                 handles.insert(handle, opened);
                 Some(socket::opened(tag, handle))
             }
+            (Reply::Stat(_), Then::Absent) => number(Err(Errno(EEXIST))),
             (Reply::Moved { len }, Then::Move) => number(Ok(len)),
             (Reply::Read { buffer, len }, Then::CopyIn { mut memory, .. }) => {
                 number(Ok(memory.copy_in(0, buffer.get(..len).unwrap_or_default())))
@@ -568,6 +617,10 @@ impl Answers for Server {
         let (Ok(tag), Some(me)) = (u32::try_from(id), self.me.upgrade()) else {
             return;
         };
+        // Only what waits for something to happen is ended so.
+        if matches!(result, Err(Errno::EINTR)) && me.read_again(tag) {
+            return;
+        }
         let taken = lock(&self.out).remove(&tag);
         let Some(out) = taken else {
             log::error!("scheme {}: tag {tag} was answered twice", self.name);
@@ -576,6 +629,15 @@ impl Answers for Server {
         if let Some(answer) = me.translate(tag, out, result) {
             self.answer_now(answer);
         }
+    }
+}
+
+/// A read that is copied to `memory`.
+fn read_call(handle: HandleId, offset: u64, memory: &Lent) -> Call {
+    Call::Read {
+        handle,
+        offset,
+        buffer: vec![0; memory.len().min(MAX_COPIED_BYTES)],
     }
 }
 

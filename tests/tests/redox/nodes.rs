@@ -1,8 +1,10 @@
 //! The scheme `nvme`: documents, transactions, who may what, and reads that wait.
 
-use super::rig::{Rig, names, open, read_all};
-use syscall::error::{EACCES, EINTR, EISDIR, ENOENT, EPERM};
-use syscall::flag::{O_DIRECTORY, O_RDONLY, O_RDWR, O_STAT, StdFsCallKind};
+use super::rig::{DISKS, Rig, names, open, read_all};
+use syscall::error::{EACCES, EAGAIN, EEXIST, EINTR, EISDIR, ENAMETOOLONG, ENOENT, ENOSPC, EPERM};
+use syscall::flag::{
+    O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_NONBLOCK, O_RDONLY, O_RDWR, O_STAT, O_TRUNC, StdFsCallKind,
+};
 
 #[test]
 fn anybody_reads_documents_and_only_root_the_rest() {
@@ -116,5 +118,158 @@ fn two_threads_on_one_handle_and_one_is_meant() {
         assert!(rig.daemon.end());
         assert!(waiting.join().unwrap().unwrap() > 0);
     });
+    rig.check();
+}
+
+/// Who does not want to wait is told so, and those who wait on the same file go on waiting.
+#[test]
+fn a_read_that_is_not_to_wait_does_not() {
+    let rig = Rig::new("size=1MiB");
+    let (client, other) = (rig.root(), rig.root());
+    let path = "/scheme/nvme/controller/events";
+    let file = client.open(path, O_RDONLY | O_NONBLOCK).unwrap();
+    let len = client.read(file, &mut vec![0; 65536]).unwrap() as u64;
+    assert!(len > 0, "what has happened already");
+    // The other client has the same file, inherited, and waits.
+    let read = syscall::schemev2::Sqe {
+        opcode: syscall::schemev2::Opcode::Read as u8,
+        args: [client.number(file).unwrap() as u64, 0, 0, len, 0, 0],
+        ..Default::default()
+    };
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| other.raw_with("nvme", read, &mut [0; 4096]));
+        other.wait_until_taken(1);
+        for _ in 0..20 {
+            assert_eq!(client.read(file, &mut [0; 4096]).unwrap_err().errno, EAGAIN);
+        }
+        assert_eq!(other.calls_under_way(), (1, 1));
+        assert!(rig.daemon.end());
+        assert!(waiting.join().unwrap().unwrap() > 0);
+    });
+    assert!(
+        client.read(file, &mut [0; 4096]).unwrap() > 0,
+        "there is something"
+    );
+    rig.check();
+}
+
+/// All who wait on one file are interrupted at once, again and again: none of them is forgotten, whoever wakes whom.
+#[test]
+fn all_readers_of_a_file_are_interrupted_together() {
+    let rig = Rig::new("size=1MiB");
+    let clients: Vec<_> = (0..8).map(|_| rig.root()).collect();
+    let file = clients[0]
+        .open("/scheme/nvme/controller/events", O_RDONLY)
+        .unwrap();
+    let len = clients[0].read(file, &mut vec![0; 65536]).unwrap() as u64;
+    let read = syscall::schemev2::Sqe {
+        opcode: syscall::schemev2::Opcode::Read as u8,
+        args: [clients[0].number(file).unwrap() as u64, 0, 0, len, 0, 0],
+        ..Default::default()
+    };
+    for _ in 0..200 {
+        std::thread::scope(|scope| {
+            let waiting: Vec<_> = clients
+                .iter()
+                .map(|client| scope.spawn(|| client.raw_with("nvme", read, &mut [0; 4096])))
+                .collect();
+            for client in &clients {
+                client.wait_until_taken(1);
+            }
+            for client in &clients {
+                scope.spawn(|| assert_eq!(client.interrupt(), 1));
+            }
+            for read in waiting {
+                assert_eq!(read.join().unwrap().unwrap_err().errno, EINTR);
+            }
+        });
+    }
+    rig.check();
+}
+
+#[test]
+fn flags_of_open_are_those_of_a_disk_that_is_there() {
+    let rig = Rig::new("size=1MiB");
+    let root = rig.root();
+    for disk in ["/scheme/nvme/1".to_owned(), format!("{DISKS}/1")] {
+        let mut block = [7; 512];
+        let flags = O_RDWR | O_CREAT | O_EXCL;
+        assert_eq!(root.open(&disk, flags).unwrap_err().errno, EEXIST, "{disk}");
+        let missing = format!("{disk}23");
+        assert_eq!(root.open(&missing, flags).unwrap_err().errno, ENOENT);
+        let appended = root.open(&disk, O_RDWR | O_APPEND).unwrap();
+        assert_eq!(root.write(appended, &block).unwrap_err().errno, ENOSPC);
+        assert_eq!(root.pwrite(appended, &block, 0).unwrap_err().errno, ENOSPC);
+        assert_eq!(root.write(appended, &[]), Ok(0));
+        root.close(appended).unwrap();
+        let created = root.open(&disk, O_RDWR | O_CREAT | O_TRUNC).unwrap();
+        assert_eq!(root.pread(created, &mut block, 0), Ok(512));
+        assert_eq!(block, [0; 512], "nothing was written over it");
+        assert_eq!(root.fsize(created), Ok(1 << 20));
+        root.close(created).unwrap();
+    }
+    rig.check();
+    // What was closed is told without an answer.
+    while rig
+        .daemon
+        .servers()
+        .iter()
+        .any(|server| server.open_handles() > 0)
+    {
+        std::thread::yield_now();
+    }
+}
+
+/// A path grows with each directory that something is opened from.
+#[test]
+fn paths_do_not_grow_for_ever() {
+    let rig = Rig::new("size=1MiB");
+    let root = rig.root();
+    let slashes = "/".repeat(1000);
+    for scheme in ["/scheme/nvme", DISKS] {
+        let flags = O_RDONLY | O_DIRECTORY;
+        let mut open = vec![root.open(scheme, flags).unwrap()];
+        let refused = loop {
+            match root.openat(*open.last().unwrap(), &slashes, flags) {
+                Ok(directory) => open.push(directory),
+                Err(error) => break error.errno,
+            }
+            assert!(open.len() < 10, "{scheme}");
+        };
+        assert_eq!(refused, ENAMETOOLONG, "{scheme}");
+        for directory in open {
+            root.close(directory).unwrap();
+        }
+    }
+    rig.check();
+}
+
+/// A benchmark is answered by the worker that takes requests, in a turn of its own.
+#[test]
+fn a_benchmark_tells_how_far_it_is_and_what_it_found() {
+    let rig = Rig::new("size=1MiB,queues=1");
+    let root = rig.root();
+    let file = root.open("/scheme/nvme/1/bench", O_RDWR).unwrap();
+    let job = stats_proto::bench::BenchJob {
+        ios: Some(2000),
+        time_ns: None,
+        ..Default::default()
+    };
+    root.write(file, &serde_json::to_vec(&job).unwrap()).unwrap();
+    let mut text = Vec::new();
+    loop {
+        let mut piece = vec![0; 4096];
+        match root.pread(file, &mut piece, text.len() as u64).unwrap() {
+            0 => break,
+            len => text.extend_from_slice(&piece[..len]),
+        }
+    }
+    let text = String::from_utf8(text).unwrap();
+    let line = stats_proto::bench::BenchLine::parse(text.lines().last().unwrap()).unwrap();
+    assert!(
+        matches!(line, stats_proto::bench::BenchLine::Result(_)),
+        "{line:?}"
+    );
+    root.close(file).unwrap();
     rig.check();
 }
