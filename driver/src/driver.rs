@@ -109,6 +109,15 @@ impl Stepped {
         self.workers.len()
     }
 
+    /// One worker, for a thread of the test's.
+    #[cfg(test)]
+    pub(crate) fn take_worker(&mut self, number: usize) -> Option<Worker> {
+        self.workers
+            .get_mut(number)
+            .and_then(Option::take)
+            .map(|(worker, _)| worker)
+    }
+
     /// Turns one worker; says whether it did anything.
     pub fn turn_worker(&mut self, number: usize) -> bool {
         let Some(place) = self.workers.get_mut(number) else {

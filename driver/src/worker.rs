@@ -550,7 +550,9 @@ pub(crate) fn run(
                 let idle_ns = now_ns.saturating_sub(worked_ns);
                 let commands = worker.queue.commands();
                 let commands_out = commands > 0;
-                collect(&worker, &mut *waiter, now_ns, &mut collected_ns);
+                if collect(&worker, &mut *waiter, now_ns, &mut collected_ns) {
+                    continue;
+                }
                 if waiting.spins(commands, idle_ns) {
                     if idle_ns > YIELD_AFTER_NS || (!waiting.may_spin && waiting.mode == PollingMode::Polling)
                     {
@@ -598,11 +600,13 @@ pub(crate) fn run(
     }
 }
 
-/// Has `waiter` collect what the system keeps for it, if it has not done so for a while.
+/// Has `waiter` collect what the system keeps for it, if it has not done so for a while; says whether it did. What it
+/// brings, such as a [`Watched`](crate::backend::Watched) descriptor, is for the worker's next turn to find: a sleep before
+/// that would not end for it.
 #[inline]
-fn collect(worker: &Worker, waiter: &mut dyn Waiter, now_ns: u64, collected_ns: &mut u64) {
+fn collect(worker: &Worker, waiter: &mut dyn Waiter, now_ns: u64, collected_ns: &mut u64) -> bool {
     if now_ns.saturating_sub(*collected_ns) < COLLECT_NS {
-        return;
+        return false;
     }
     *collected_ns = now_ns;
     waiter.collect();
@@ -610,6 +614,7 @@ fn collect(worker: &Worker, waiter: &mut dyn Waiter, now_ns: u64, collected_ns: 
     if fired > 0 {
         worker.queue.recorder().interrupts(fired, false);
     }
+    true
 }
 
 impl Waiting {
@@ -637,3 +642,6 @@ impl Waiting {
         self.poll_interval_ns < self.shortest_sleep_ns
     }
 }
+
+#[cfg(test)]
+mod tests;
