@@ -232,8 +232,8 @@ impl Lent {
     /// The `len` bytes at `start`.
     ///
     /// # Safety
-    /// They must be valid for reads, and for writes if anything is to be put there, until this is dropped; and that must
-    /// happen before the call is answered.
+    /// They must be valid for reads, and for writes if anything is to be put there, for as long as this is used; and whoever
+    /// has it must not use it any more when the call is answered.
     pub unsafe fn new(start: NonNull<u8>, len: usize) -> Self {
         Self { start, len }
     }

@@ -1,4 +1,4 @@
-//! A controller on Redox: what pcid hands to its driver, by the kernel's calls ([`System`](crate::redox::System)).
+//! A controller on Redox: what pcid hands to its driver, by the kernel's calls ([`System`]).
 //!
 //! Compiled on every 64-bit system, since nothing in here calls the kernel but through that seam.
 //!

@@ -3,7 +3,7 @@
 //! A [`Server`] is one socket and the tree behind it. Workers of the driver take its requests themselves
 //! ([`Takers`](takers::Takers)): a request to a block device that is alone goes from the socket into that worker's own
 //! queue, and its answer back to the socket, on one thread. What is no block device is done by another thread, the
-//! [clerk](clerk), so that nobody's statistics hold data up.
+//! [clerk], so that nobody's statistics hold data up.
 //!
 //! What is particular here:
 //! - **Memory.** The kernel has mapped the client's buffer. Whole blocks go between it and the device; it is not touched
