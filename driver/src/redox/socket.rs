@@ -228,12 +228,10 @@ pub enum Request {
         /// The group.
         gid: u32,
     },
-    /// Something that changes nothing here (flags, times, events): the answer is this number.
+    /// Something that changes nothing here (flags, times, events): the answer is 0.
     Nothing {
         /// Of what.
         handle: u64,
-        /// To be answered.
-        answer: usize,
     },
     /// The request with that tag is wanted back.
     Cancel {
@@ -320,7 +318,7 @@ impl Request {
                 gid: len as u32,
             },
             // No flag of a descriptor is of interest here, no time is kept, and nothing tells when it is ready.
-            Opcode::Fcntl | Opcode::Futimens | Opcode::Fevent => Self::Nothing { handle, answer: 0 },
+            Opcode::Fcntl | Opcode::Futimens | Opcode::Fevent => Self::Nothing { handle },
             Opcode::StdFsCall => Self::standard(entry, memory),
             Opcode::Cancel => Self::Cancel { tag: entry.tag },
             Opcode::CloseMsg => Self::Close { handle },
@@ -361,7 +359,7 @@ impl Request {
                 uid: first as u32,
                 gid: second as u32,
             },
-            Some(StdFsCallKind::Futimens) => Self::Nothing { handle, answer: 0 },
+            Some(StdFsCallKind::Futimens) => Self::Nothing { handle },
             _ => Self::refused(entry, syscall::error::EOPNOTSUPP),
         }
     }

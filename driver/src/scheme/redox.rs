@@ -24,28 +24,30 @@
 
 pub mod clerk;
 mod dirents;
+mod reply;
 pub mod takers;
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use stats_proto::stats::SocketStats;
-use syscall::data::Stat as RedoxStat;
-use syscall::error::{ECANCELED, EEXIST, EINVAL, ENAMETOOLONG, ENOENT, EPERM, Error};
-use syscall::flag::{
-    MODE_DIR, MODE_FILE, O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_NONBLOCK, O_RDONLY, O_STAT, O_WRONLY,
-};
+use syscall::error::{ENAMETOOLONG, ENOENT, EPERM, Error};
+use syscall::flag::{O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_NONBLOCK, O_RDONLY, O_STAT, O_WRONLY};
 use syscall::schemev2::Cqe;
 
 use self::clerk::Desk;
-use super::{Answers, Call, Caller, Errno, HandleId, NodeKind, OpenFlags, Permissions, Reply, Stat, lock};
+use self::reply::{Out, Then};
+use super::{Answers, Call, Caller, Errno, HandleId, OpenFlags, Permissions, Reply, lock};
 use crate::dma::Lent;
 use crate::redox::socket::{self, Batch, Request, Socket};
 
 /// The number of the tree's root, from which everything is opened. Handles count from 1.
 pub const ROOT: u64 = 0;
+
+/// Set in the kernel's number of a block device's handle, so that what is most asked for needs no table to be told.
+pub const DEVICE: u64 = 1 << 62;
 
 /// The longest path of a handle, all directories that it was opened from included, in bytes.
 const MAX_PATH_BYTES: usize = 4096;
@@ -84,6 +86,8 @@ pub struct Server {
     /// Answers that have not been given to the kernel.
     ready: Mutex<Vec<Cqe>>,
     counters: Counters,
+    /// The socket could not be read, and that has been said.
+    has_failed: AtomicBool,
 }
 
 /// What a server has done, as [`SocketStats`] has it.
@@ -100,49 +104,6 @@ struct Counters {
 struct Opened {
     path: Arc<str>,
     caller: Caller,
-    is_device: bool,
-}
-
-/// A request that has not been answered.
-struct Out {
-    then: Then,
-    /// The client does not want it any more.
-    cancelled: bool,
-}
-
-/// What the tree's reply is made into.
-enum Then {
-    Open {
-        path: Arc<str>,
-        caller: Caller,
-    },
-    /// It must not be there.
-    Absent,
-    /// It is open; what is it?
-    Learn {
-        handle: u64,
-        path: Arc<str>,
-        caller: Caller,
-    },
-    Move,
-    CopyIn {
-        handle: HandleId,
-        offset: u64,
-        memory: Lent,
-        /// The client does not wait for something to happen (`O_NONBLOCK`).
-        at_once: bool,
-    },
-    Stat(Lent),
-    Length,
-    Truncate {
-        len_bytes: u64,
-    },
-    List {
-        memory: Lent,
-        header_bytes: u16,
-        first: u64,
-    },
-    Done,
 }
 
 impl Server {
@@ -159,6 +120,7 @@ impl Server {
             out: Mutex::default(),
             ready: Mutex::default(),
             counters: Counters::default(),
+            has_failed: AtomicBool::new(false),
         })
     }
 
@@ -202,7 +164,10 @@ impl Server {
         let taken = match self.socket.take(batch) {
             Ok(taken) => taken,
             Err(error) => {
-                log::error!("scheme {}: its socket cannot be read: {error}", self.name);
+                // Once: whoever looks will look again.
+                if !self.has_failed.swap(true, Ordering::Relaxed) {
+                    log::error!("scheme {}: its socket cannot be read: {error}", self.name);
+                }
                 0
             }
         };
@@ -241,7 +206,7 @@ impl Server {
     }
 
     fn begin(self: &Arc<Self>, tag: u32, request: Request) {
-        let on = |handle: u64| HandleId(handle);
+        let on = |handle: u64| HandleId(handle & !DEVICE);
         match request {
             Request::Open {
                 handle,
@@ -255,7 +220,7 @@ impl Server {
                 memory,
                 flags,
             } => {
-                if self.is_device(handle) {
+                if is_device(handle) {
                     let call = Call::ReadInto {
                         handle: on(handle),
                         offset,
@@ -273,7 +238,7 @@ impl Server {
                 memory,
                 flags,
             } => {
-                let is_device = self.is_device(handle);
+                let is_device = is_device(handle);
                 if is_device && flags & O_APPEND != 0 && !memory.is_empty() {
                     return self.answer_now(socket::answer(tag, Err(Error::new(Errno::ENOSPC.0))));
                 }
@@ -329,17 +294,15 @@ impl Server {
                 };
                 self.permit(tag, handle, change);
             }
-            Request::Nothing { handle, answer } => {
-                let result = match self.opened(handle, |_| ()) {
-                    Some(()) => Ok(answer),
-                    None => Err(Error::new(Errno::EBADF.0)),
-                };
+            Request::Nothing { handle } => {
+                let known = self.opened(handle, |_| 0);
+                let result = known.ok_or(Error::new(Errno::EBADF.0));
                 self.answer_now(socket::answer(tag, result));
             }
             Request::Cancel { tag } => self.cancel(tag),
             Request::Close { handle } => {
                 let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
-                let known = handles.remove(&handle).is_some();
+                let known = handles.remove(&(handle & !DEVICE)).is_some();
                 drop(handles);
                 if known {
                     self.ask(NOBODY, Call::Close { handle: on(handle) });
@@ -516,97 +479,13 @@ impl Server {
 
     fn opened<R>(&self, handle: u64, then: impl FnOnce(&Opened) -> R) -> Option<R> {
         let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
-        handles.get(&handle).map(then)
-    }
-
-    fn is_device(&self, handle: u64) -> bool {
-        self.opened(handle, |opened| opened.is_device).unwrap_or(false)
+        handles.get(&(handle & !DEVICE)).map(then)
     }
 
     fn answer_now(&self, answer: Cqe) {
         lock(&self.ready).push(answer);
         if !GATHERS.get() {
             self.give();
-        }
-    }
-
-    /// What the tree said of `tag`, as the kernel is to hear it; `None` if it has been asked something more.
-    fn translate(self: &Arc<Self>, tag: u32, out: Out, result: Result<Reply, Errno>) -> Option<Cqe> {
-        let number = |result: Result<usize, Errno>| {
-            Some(socket::answer(tag, result.map_err(|errno| Error::new(errno.0))))
-        };
-        let reply = match (result, out.then) {
-            (Err(Errno::EINTR), Then::CopyIn { at_once: true, .. }) if !out.cancelled => {
-                return number(Err(Errno::EAGAIN));
-            }
-            (Err(Errno::EINTR), _) => return number(Err(Errno(ECANCELED))),
-            (Err(errno), Then::Learn { handle, .. }) => {
-                self.ask(
-                    NOBODY,
-                    Call::Close {
-                        handle: HandleId(handle),
-                    },
-                );
-                return number(Err(errno));
-            }
-            (Err(errno), _) => return number(Err(errno)),
-            (Ok(reply), then) => (reply, then),
-        };
-        match reply {
-            (Reply::Opened(handle), Then::Open { path, caller }) => {
-                let then = Then::Learn {
-                    handle: handle.0,
-                    path,
-                    caller,
-                };
-                self.call(tag, then, Call::Stat { handle });
-                None
-            }
-            (Reply::Stat(stat), Then::Learn { handle, path, caller }) => {
-                let opened = Opened {
-                    path,
-                    caller,
-                    is_device: stat.kind == NodeKind::BlockDevice,
-                };
-                let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
-                handles.insert(handle, opened);
-                Some(socket::opened(tag, handle))
-            }
-            (Reply::Stat(_), Then::Absent) => number(Err(Errno(EEXIST))),
-            (Reply::Moved { len }, Then::Move) => number(Ok(len)),
-            (Reply::Read { buffer, len }, Then::CopyIn { mut memory, .. }) => {
-                number(Ok(memory.copy_in(0, buffer.get(..len).unwrap_or_default())))
-            }
-            (Reply::Stat(stat), Then::Stat(mut memory)) => {
-                let stat = redox_stat(&stat);
-                if memory.len() < stat.len() {
-                    return number(Err(Errno(EINVAL)));
-                }
-                memory.copy_in(0, &stat);
-                number(Ok(0))
-            }
-            (Reply::Stat(stat), Then::Length) => {
-                number(Ok(usize::try_from(stat.size_bytes).unwrap_or(usize::MAX)))
-            }
-            (Reply::Stat(stat), Then::Truncate { len_bytes }) => {
-                if len_bytes > stat.size_bytes || stat.kind == NodeKind::Directory {
-                    return number(Err(Errno(EINVAL)));
-                }
-                number(Ok(0))
-            }
-            (
-                Reply::List(entries),
-                Then::List {
-                    memory,
-                    header_bytes,
-                    first,
-                },
-            ) => number(dirents::write(&entries, memory, header_bytes, first)),
-            (Reply::Done | Reply::Stat(_), Then::Done) => number(Ok(0)),
-            (reply, _) => {
-                log::error!("scheme {}: {reply:?} is no answer to what was asked", self.name);
-                number(Err(Errno::EIO))
-            }
         }
     }
 }
@@ -632,6 +511,10 @@ impl Answers for Server {
     }
 }
 
+const fn is_device(handle: u64) -> bool {
+    handle & DEVICE != 0
+}
+
 /// A read that is copied to `memory`.
 fn read_call(handle: HandleId, offset: u64, memory: &Lent) -> Call {
     Call::Read {
@@ -648,24 +531,6 @@ fn open_flags(flags: usize) -> OpenFlags {
         read: access & O_RDONLY != 0,
         write: access & O_WRONLY != 0,
         directory: flags & O_DIRECTORY == O_DIRECTORY,
-    }
-}
-
-fn redox_stat(stat: &Stat) -> RedoxStat {
-    let kind = match stat.kind {
-        NodeKind::Directory => MODE_DIR,
-        // As disks are on Redox.
-        NodeKind::File | NodeKind::BlockDevice => MODE_FILE,
-    };
-    RedoxStat {
-        st_mode: kind | stat.mode,
-        st_nlink: 1,
-        st_uid: stat.uid,
-        st_gid: stat.gid,
-        st_size: stat.size_bytes,
-        st_blksize: stat.block_bytes,
-        st_blocks: stat.size_bytes / u64::from(stat.block_bytes.max(1)),
-        ..RedoxStat::default()
     }
 }
 

@@ -6,7 +6,7 @@ use nvme_driver::embedded;
 use nvme_driver::redox::socket::Socket;
 use nvme_driver::scheme::redox::clerk::Desk;
 use nvme_driver::scheme::redox::takers::Takers;
-use nvme_driver::scheme::redox::{ROOT, Server};
+use nvme_driver::scheme::redox::{DEVICE, ROOT, Server};
 use nvme_driver::{Config, config::SchedulerKind};
 use nvme_redox_model::{Machine, MachineConfig};
 use syscall::schemev2::{Opcode, Sqe};
@@ -41,7 +41,7 @@ fn a_worker_with_its_hands_full_lets_the_next_one_listen() {
             scope.spawn(move || {
                 let read = Sqe {
                     opcode: Opcode::Read as u8,
-                    args: [1, 0, 0, number * 4096, 0, 0],
+                    args: [1 | DEVICE, 0, 0, number * 4096, 0, 0],
                     ..Sqe::default()
                 };
                 assert_eq!(client.raw_with("nvme", read, &mut [0; 4096]), Ok(4096));

@@ -195,11 +195,16 @@ impl Taker {
         }
     }
 
+    /// Whether nothing says when there is something at one of the sockets.
+    fn is_untold(&self) -> bool {
+        self.sockets.iter().any(Option::is_none)
+    }
+
     /// Takes what there is; says how many requests that were, and whether there may be more.
     fn take(&mut self, all: bool) -> (usize, bool) {
         let (mut taken, mut more) = (0, false);
         for (server, watched) in self.takers.servers.iter().zip(&self.sockets) {
-            if all || watched.as_ref().is_none_or(|watched| watched.take()) {
+            if all || watched.as_ref().is_some_and(|watched| watched.take()) {
                 let full = (0..BATCHES).all(|_| {
                     let batch = server.take(&mut self.batch);
                     taken += batch;
@@ -233,7 +238,14 @@ impl Load for Taker {
             if begins {
                 self.listen();
             }
-            let again = self.takers.looks_often && now_ns.saturating_sub(self.looked_ns) >= LOOK_NS;
+            let interval_ns = if self.takers.looks_often {
+                LOOK_NS
+            } else if self.is_untold() {
+                LOOK_UNTOLD_NS
+            } else {
+                u64::MAX
+            };
+            let again = now_ns.saturating_sub(self.looked_ns) >= interval_ns;
             if begins || again {
                 self.looked_ns = now_ns;
             }
@@ -248,7 +260,7 @@ impl Load for Taker {
         if taken > 0 {
             // What was taken is in the inbox now.
             LoadState::WaitUntil(now_ns)
-        } else if self.listens && self.sockets.iter().any(Option::is_none) {
+        } else if self.listens && self.is_untold() {
             LoadState::WaitUntil(now_ns + LOOK_UNTOLD_NS)
         } else {
             LoadState::Running
