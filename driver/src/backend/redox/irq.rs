@@ -17,6 +17,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use nvme_spec::register::DOORBELLS;
 use syscall::error::{EEXIST, Error};
 use syscall::flag::{O_CLOEXEC, O_CREAT, O_RDWR};
 
@@ -211,6 +212,11 @@ impl Table {
         if !table_offset.is_multiple_of(8) {
             return Err(wrong(format!(
                 "it is said to be at {table_offset:#x}, which is no multiple of 8"
+            )));
+        }
+        if table_bar == 0 && (table_offset as usize) < DOORBELLS {
+            return Err(wrong(format!(
+                "it is said to be at {table_offset:#x} of BAR 0, where the controller's registers are"
             )));
         }
         let end_bytes = u64::from(table_offset) + u64::from(entries) * ENTRY_BYTES as u64;

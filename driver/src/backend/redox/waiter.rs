@@ -338,8 +338,12 @@ impl Shared {
             // Of several wakers one is enough.
             && self.sleeps.swap(false, Ordering::AcqRel)
             && let Err(error) = self.ring()
+            // A pipe that is full has told the sleeper already.
+            && error != Error::new(EAGAIN)
         {
-            log::debug!("a waker could not write to its pipe: {error}");
+            log::warn!("a waker could not write to its pipe: {error}");
+            // For the next one to try. If the owner sleeps no more, it is woken once too often.
+            self.sleeps.store(true, Ordering::Release);
         }
     }
 

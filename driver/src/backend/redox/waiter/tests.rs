@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use std::sync::Condvar;
 use std::sync::atomic::AtomicU64;
 
-use syscall::error::{EACCES, EBADF, ENOENT};
+use syscall::error::{EACCES, EBADF, EINTR, ENOENT};
 use syscall::flag::MapFlags;
 
 use super::*;
@@ -38,6 +38,8 @@ struct State {
     /// Fails what is written to and read from queues.
     broken: bool,
     read_batches: usize,
+    /// So many writes to pipes are interrupted.
+    interrupted_writes: usize,
     /// Nothing can be opened any more.
     closed: bool,
 }
@@ -225,6 +227,10 @@ unsafe impl System for Fake {
             }
             irq.acknowledged = count;
         } else if let Some(pipe) = state.writers.get(&descriptor).copied() {
+            if state.interrupted_writes > 0 {
+                state.interrupted_writes -= 1;
+                return Err(Error::new(EINTR));
+            }
             state.pipes.get_mut(&pipe).ok_or(Error::new(EBADF))?.extend(from);
             state.trigger(pipe);
             self.changed.notify_all();
@@ -306,6 +312,22 @@ fn a_wake_between_the_announcement_and_the_sleep_is_kept() {
     assert_eq!(fake.waiting_events(), 0, "two wakers, one byte");
     waker.wake();
     assert_eq!(fake.waiting_events(), 0);
+}
+
+#[test]
+fn a_waker_whose_write_fails_leaves_the_sleeper_to_the_next_one() {
+    let fake = Arc::new(Fake::default());
+    let (_, interrupt) = fake.irq(false);
+    let (mut waiter, _) = fake.waiter(&interrupt);
+    let waker = waiter.waker();
+    fake.state().interrupted_writes = 1;
+    waiter.wait(None, &mut || {
+        waker.wake();
+        assert_eq!(fake.waiting_events(), 0, "the write has failed");
+        waker.wake();
+        false
+    });
+    assert_eq!(fake.state().interrupted_writes, 0);
 }
 
 #[test]
