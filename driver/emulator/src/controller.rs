@@ -160,6 +160,16 @@ impl Controller {
         device.registers.set_vanished(false);
     }
 
+    /// The function is reset: as a Controller Level Reset (Base 2.0, section 3.7.2), and the registers are new too.
+    pub fn reset_function(&mut self, device: &Device, now_ns: u64) {
+        if device.registers.is_vanished() {
+            return;
+        }
+        device.registers.forget_configuration();
+        self.shn = SHN_NONE;
+        self.reset(device, false, now_ns);
+    }
+
     /// Does what the host has written to the registers.
     fn obey(&mut self, cx: Context<'_>, writes: Writes, configuration: Configuration) {
         if writes.subsystem_reset {

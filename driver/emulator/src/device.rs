@@ -14,7 +14,7 @@ use crate::engine::Finished;
 use crate::error_log::ErrorLog;
 use crate::fault::Faults;
 use crate::held::Command;
-use crate::host::{HostMemory, Interrupts};
+use crate::host::{DoorbellMemory, HostMemory, Interrupts};
 use crate::namespaces::Namespaces;
 use crate::registers::Registers;
 use crate::shard::ShardSlot;
@@ -65,6 +65,7 @@ impl Device {
         config: Config,
         memory: Arc<dyn HostMemory>,
         interrupts: Arc<dyn Interrupts>,
+        doorbells: Option<Arc<dyn DoorbellMemory>>,
     ) -> Result<Self, EmulatorError> {
         config.validate()?;
         let cap = Cap::new()
@@ -80,7 +81,7 @@ impl Device {
         let threads: Arc<[Doze]> = (0..config.threads).map(|_| Doze::new()).collect();
         let count = config.threads;
         Ok(Self {
-            registers: Registers::new(cap, VERSION, config.queues, Arc::clone(&threads)),
+            registers: Registers::new(cap, VERSION, config.queues, Arc::clone(&threads), doorbells),
             faults: Faults::new(config.seed),
             threads,
             namespaces: Namespaces::open(&config)?,

@@ -8,7 +8,7 @@ use crate::controller::Controller;
 use crate::device::Device;
 use crate::engine::Context;
 use crate::fault::Faults;
-use crate::host::{HostMemory, Interrupts};
+use crate::host::{DoorbellMemory, HostMemory, Interrupts};
 use crate::registers::Registers;
 use crate::storage::StorageError;
 use crate::tally::{DeviceCounters, QueueCounters, Tally, opcode_counters};
@@ -71,8 +71,29 @@ impl Emulator {
         memory: Arc<dyn HostMemory>,
         interrupts: Arc<dyn Interrupts>,
     ) -> Result<Arc<Self>, EmulatorError> {
+        Self::build(config, memory, interrupts, None)
+    }
+
+    /// As [`new`](Self::new), with doorbells to which the host may store at any time without a call of
+    /// [`Registers::ring`]. While it is enabled, the device then never sleeps longer than a millisecond, and finds what
+    /// was rung by looking. Writes to doorbells are neither counted nor checked for queues that do not exist.
+    pub fn with_doorbells(
+        config: Config,
+        memory: Arc<dyn HostMemory>,
+        interrupts: Arc<dyn Interrupts>,
+        doorbells: Arc<dyn DoorbellMemory>,
+    ) -> Result<Arc<Self>, EmulatorError> {
+        Self::build(config, memory, interrupts, Some(doorbells))
+    }
+
+    fn build(
+        config: Config,
+        memory: Arc<dyn HostMemory>,
+        interrupts: Arc<dyn Interrupts>,
+        doorbells: Option<Arc<dyn DoorbellMemory>>,
+    ) -> Result<Arc<Self>, EmulatorError> {
         Ok(Arc::new(Self {
-            device: Device::new(config, memory, interrupts)?,
+            device: Device::new(config, memory, interrupts, doorbells)?,
             controller: Mutex::new(Controller::new()),
             admin_tally: Tally::new(),
         }))
@@ -161,6 +182,13 @@ impl Emulator {
     /// volatile write cache held of a file). Also brings back a device that has vanished.
     pub fn power_cycle(&self, now_ns: u64) {
         self.controller().power_cycle(&self.device, now_ns);
+    }
+
+    /// Resets the function at `now_ns`, as its bus does it (PCI Express Base, section 6.6.2, Function Level Reset): queues,
+    /// commands and registers are gone, data and whatever outlives a Controller Level Reset is not. When this returns, no
+    /// memory of the host is touched.
+    pub fn reset_function(&self, now_ns: u64) {
+        self.controller().reset_function(&self.device, now_ns);
     }
 
     /// The device leaves the bus at once: all registers read as ones, memory is not touched any more.

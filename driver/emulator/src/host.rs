@@ -4,7 +4,7 @@ mod vec_memory;
 
 pub use vec_memory::VecMemory;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// A DMA access that the host's memory refused: the address is not mapped for the device, or the range runs out of the mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +35,15 @@ pub trait HostMemory: Send + Sync {
     /// Writes the little-endian 32-bit word at `address` (a multiple of 4) as one access, with release ordering: who loads it with acquire also
     /// sees all that the device wrote before it.
     fn store_u32(&self, address: u64, value: u32) -> Result<(), DmaFault>;
+}
+
+/// Doorbells in memory that the host stores to without the device being told: a page that it shares with the process that
+/// the device runs in, say.
+///
+/// The device then looks at them of its own accord, see [`Emulator::with_doorbells`](crate::Emulator::with_doorbells).
+pub trait DoorbellMemory: Send + Sync {
+    /// The words from BAR0 + 1000h on, the same at every call. A doorbell beyond their end always reads 0.
+    fn words(&self) -> &[AtomicU32];
 }
 
 /// Where interrupt messages go.

@@ -122,7 +122,9 @@ pub use config::{Backing, Config, ConfigError, Latency, NamespaceConfig, Ready, 
 pub use doze::Doze;
 pub use emulator::{Emulator, EmulatorError, Step};
 pub use fault::{Action, Fault, FaultId, Faults, QueueMatch};
-pub use host::{CountedInterrupts, DmaFault, HostMemory, Interrupts, NoInterrupts, VecMemory};
+pub use host::{
+    CountedInterrupts, DmaFault, DoorbellMemory, HostMemory, Interrupts, NoInterrupts, VecMemory,
+};
 pub use latency::LatencyModel;
 pub use namespace::{Format, Namespace};
 pub use nvm::{Limits, Outcome, execute};

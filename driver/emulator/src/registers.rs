@@ -12,6 +12,7 @@ use nvme_spec::register::{self, Crto, NSSR_RESET};
 use nvme_spec::{Aqa, Cap, Cc, Csts, Vs};
 
 use crate::Doze;
+use crate::host::DoorbellMemory;
 
 /// CC.EN fell: everything is to be reset (Base 2.0, section 3.7.2).
 const RESET: u32 = 1 << 0;
@@ -76,7 +77,6 @@ impl Doorbell {
 ///
 /// Every access is allowed at every time and from every thread. Offsets that are no register, or not a multiple of 4, read as zero and ignore writes.
 /// A device that has vanished from the bus reads as all ones everywhere.
-#[derive(Debug)]
 pub struct Registers {
     cap: Cap,
     vs: Vs,
@@ -89,13 +89,31 @@ pub struct Registers {
     writes: AtomicU32,
     vanished: AtomicBool,
     doorbells: Box<[Doorbells]>,
+    /// Where doorbells have their values instead, if the host stores them to memory.
+    shared: Option<Arc<dyn DoorbellMemory>>,
     invalid_doorbell_writes: AtomicU64,
     threads: Arc<[Doze]>,
 }
 
+impl std::fmt::Debug for Registers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registers")
+            .field("cap", &self.cap)
+            .field("csts", &self.csts())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Registers {
     /// Registers of a controller with `queues` I/O queues whose turns are taken by the sleepers `threads`.
-    pub(crate) fn new(cap: Cap, vs: Vs, queues: u16, threads: Arc<[Doze]>) -> Self {
+    /// Their doorbells are in `shared`, if there is that.
+    pub(crate) fn new(
+        cap: Cap,
+        vs: Vs,
+        queues: u16,
+        threads: Arc<[Doze]>,
+        shared: Option<Arc<dyn DoorbellMemory>>,
+    ) -> Self {
         let pair = || Doorbells {
             sq: Doorbell::new(),
             cq: Doorbell::new(),
@@ -110,6 +128,7 @@ impl Registers {
             writes: AtomicU32::new(0),
             vanished: AtomicBool::new(false),
             doorbells: (0..=queues).map(|_| pair()).collect(),
+            shared,
             invalid_doorbell_writes: AtomicU64::new(0),
             threads,
         }
@@ -221,7 +240,10 @@ impl Registers {
             doorbell.writes.load(Ordering::Relaxed).wrapping_add(1),
             Ordering::Relaxed,
         );
-        doorbell.value.store(value, Ordering::Release);
+        match &self.shared {
+            None => doorbell.value.store(value, Ordering::Release),
+            Some(shared) => self.store_shared(&**shared, index, value),
+        }
         thread.wake();
     }
 
@@ -342,6 +364,14 @@ impl Registers {
             .fetch_or(Csts::new().with_cfs(true).into(), Ordering::AcqRel);
     }
 
+    /// The registers that the host configures the controller with are as after power on, and nothing is left to be done
+    /// of what it wrote.
+    pub(crate) fn forget_configuration(&self) {
+        let mut configuration = self.configuration();
+        *configuration = Configuration::default();
+        self.writes.store(0, Ordering::Release);
+    }
+
     /// Takes the device off the bus, or puts it back as after power on.
     pub(crate) fn set_vanished(&self, vanished: bool) {
         let mut configuration = self.configuration();
@@ -362,10 +392,30 @@ impl Registers {
         vector < 32 && self.interrupt_mask.load(Ordering::Acquire) >> vector & 1 != 0
     }
 
+    /// Whether the host may ring without the device being told.
+    pub(crate) fn has_shared_doorbells(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    /// The word of doorbell `index` in `shared`.
+    fn shared_word<'a>(&self, shared: &'a dyn DoorbellMemory, index: usize) -> Option<&'a AtomicU32> {
+        shared.words().get(index << (self.stride_shift - 2))
+    }
+
+    fn store_shared(&self, shared: &dyn DoorbellMemory, index: usize, value: u32) {
+        if let Some(word) = self.shared_word(shared, index) {
+            word.store(value, Ordering::Release);
+        }
+    }
+
     /// Gives a doorbell to a new queue of device thread `thread`, at zero.
     pub(crate) fn claim(&self, index: usize, thread: usize) {
         if let Some(doorbell) = self.doorbell(index) {
             doorbell.value.store(0, Ordering::Release);
+            if let Some(shared) = &self.shared {
+                // A host rings a queue's doorbells when it knows that the queue is there, which is after this.
+                self.store_shared(&**shared, index, 0);
+            }
             doorbell.owner.store(thread as u32, Ordering::Release);
         }
     }
@@ -380,8 +430,14 @@ impl Registers {
     /// The value last written to doorbell `index`.
     #[inline]
     pub(crate) fn doorbell_value(&self, index: usize) -> u32 {
-        self.doorbell(index)
-            .map_or(0, |doorbell| doorbell.value.load(Ordering::Acquire))
+        match &self.shared {
+            None => self
+                .doorbell(index)
+                .map_or(0, |doorbell| doorbell.value.load(Ordering::Acquire)),
+            Some(shared) => self
+                .shared_word(&**shared, index)
+                .map_or(0, |word| word.load(Ordering::Acquire)),
+        }
     }
 
     /// Writes so far to the doorbells of submission queue and completion queue `qid`.

@@ -13,6 +13,10 @@ const SLEEP_MIN_NS: u64 = 100_000;
 /// A thread that has looked in vain for this long lets others run between its looks: the host whose next command it
 /// waits for may want this very processor.
 const YIELD_AFTER_NS: u64 = 10_000;
+/// How long a thread sleeps at first between two looks at doorbells that ring without a sound, and how long at most: each
+/// look in vain doubles it.
+const LOOK_MIN_NS: u64 = 20_000;
+const LOOK_MAX_NS: u64 = 1_000_000;
 /// Idle looks between two readings of the clock.
 const LOOKS_PER_READING: u32 = 8;
 
@@ -65,9 +69,11 @@ impl Drop for Running {
 fn run(emulator: &Emulator, thread: usize, clock: &(dyn Fn() -> u64 + Send + Sync), stop: &AtomicBool) {
     let spin_ns = emulator.config().spin_ns;
     let mut idle_since_ns = None;
+    let mut look_ns = LOOK_MIN_NS;
     while !stop.load(Ordering::Acquire) {
         if emulator.turn(thread, clock) {
             idle_since_ns = None;
+            look_ns = LOOK_MIN_NS;
             continue;
         }
         let now_ns = clock();
@@ -87,12 +93,22 @@ fn run(emulator: &Emulator, thread: usize, clock: &(dyn Fn() -> u64 + Send + Syn
         }
         if let Some(doze) = emulator.device().threads.get(thread) {
             // Wakes early enough to spin for the rest: a timer of the system is late more often than not.
-            let timeout = sleep_ns.map(|sleep_ns| Duration::from_nanos(sleep_ns - SLEEP_MIN_NS / 2));
-            doze.sleep(timeout, || {
-                stop.load(Ordering::Acquire)
+            let mut timeout_ns = sleep_ns.map(|sleep_ns| sleep_ns - SLEEP_MIN_NS / 2);
+            // Doorbells of a device that is stopped mean nothing.
+            if emulator.device().registers.has_shared_doorbells() && !emulator.device().is_stopped() {
+                timeout_ns = Some(timeout_ns.map_or(look_ns, |ns| ns.min(look_ns)));
+                look_ns = (look_ns * 2).min(LOOK_MAX_NS);
+            }
+            let mut worked = false;
+            doze.sleep(timeout_ns.map(Duration::from_nanos), || {
+                worked = stop.load(Ordering::Acquire)
                     || emulator.arm_shard(thread, now_ns)
-                    || emulator.turn(thread, clock)
+                    || emulator.turn(thread, clock);
+                worked
             });
+            if worked {
+                look_ns = LOOK_MIN_NS;
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ fn registers() -> Registers {
         .with_to(4)
         .with_nssrs(true)
         .with_css(1);
-    Registers::new(cap, Vs::new().with_major(2), 4, Arc::from([Doze::new()]))
+    Registers::new(cap, Vs::new().with_major(2), 4, Arc::from([Doze::new()]), None)
 }
 
 #[test]

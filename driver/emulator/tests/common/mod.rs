@@ -5,9 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use nvme_emulator::{Config, CountedInterrupts, Emulator, HostMemory, Running, Step, VecMemory};
+use nvme_emulator::{
+    Config, CountedInterrupts, DoorbellMemory, Emulator, HostMemory, Running, Step, VecMemory,
+};
 use nvme_spec::identify::Cns;
 use nvme_spec::{Aqa, Cc, CompletionEntry, Csts, Status, SubmissionEntry, command, register};
 use zerocopy::{FromBytes, IntoBytes};
@@ -17,6 +20,16 @@ const ADMIN_ENTRIES: u32 = 32;
 const VECTORS: u16 = 256;
 /// After this the device is taken to hang. Nothing else depends on it.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Doorbells that the host stores to without the device being told.
+#[derive(Debug)]
+pub struct Words(Box<[AtomicU32]>);
+
+impl DoorbellMemory for Words {
+    fn words(&self) -> &[AtomicU32] {
+        &self.0
+    }
+}
 
 /// A queue pair as the host sees it.
 #[derive(Debug)]
@@ -61,6 +74,7 @@ pub struct Host {
     pub interrupts: Arc<CountedInterrupts>,
     pub queues: BTreeMap<u16, Queue>,
     pub now_ns: u64,
+    words: Option<Arc<Words>>,
     is_threaded: bool,
     next_page: u64,
     next_cid: u16,
@@ -76,8 +90,30 @@ impl Host {
         let memory = Arc::new(VecMemory::new(64 << 20));
         let interrupts = Arc::new(CountedInterrupts::new(VECTORS));
         let device = Emulator::new(config, memory.clone(), interrupts.clone()).unwrap();
+        Self::of(device, memory, interrupts)
+    }
+
+    /// A device whose doorbells are in memory.
+    pub fn with_shared_doorbells(spec: &str) -> Self {
+        let memory = Arc::new(VecMemory::new(64 << 20));
+        let interrupts = Arc::new(CountedInterrupts::new(VECTORS));
+        let words = Arc::new(Words((0..1024).map(|_| AtomicU32::new(0)).collect()));
+        let device = Emulator::with_doorbells(
+            spec.parse().unwrap(),
+            memory.clone(),
+            interrupts.clone(),
+            words.clone(),
+        );
+        Self {
+            words: Some(words),
+            ..Self::of(device.unwrap(), memory, interrupts)
+        }
+    }
+
+    fn of(device: Arc<Emulator>, memory: Arc<VecMemory>, interrupts: Arc<CountedInterrupts>) -> Self {
         Self {
             device,
+            words: None,
             memory,
             interrupts,
             queues: BTreeMap::new(),
@@ -240,15 +276,22 @@ impl Host {
     }
 
     pub fn ring_sq(&self, qid: u16) {
-        self.device
-            .registers()
-            .ring(usize::from(qid) * 2, self.queues[&qid].tail);
+        self.ring(usize::from(qid) * 2, self.queues[&qid].tail);
     }
 
     pub fn ring_cq(&self, qid: u16) {
-        self.device
-            .registers()
-            .ring(usize::from(qid) * 2 + 1, self.queues[&qid].head);
+        self.ring(usize::from(qid) * 2 + 1, self.queues[&qid].head);
+    }
+
+    fn ring(&self, index: usize, value: u32) {
+        match &self.words {
+            Some(words) => {
+                let stride_words =
+                    1 << nvme_spec::Cap::from(self.device.registers().read64(register::CAP)).dstrd();
+                words.words()[index * stride_words].store(value, Ordering::Release);
+            }
+            None => self.device.registers().ring(index, value),
+        }
     }
 
     /// Puts and rings.
