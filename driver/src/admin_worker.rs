@@ -13,7 +13,7 @@ use nvme_spec::log::LogId;
 use stats_proto::event::Event;
 
 use crate::admin::{AdminFinished, AdminQueue, AdminRequest, check};
-use crate::backend::{Waiter, Waker};
+use crate::backend::{Departure, Waiter, Waker};
 use crate::clock::Clock;
 use crate::controller::{AdminContext, Controller};
 use crate::error::{Error, IoError};
@@ -65,6 +65,8 @@ pub(crate) struct Shared {
     /// Why the controller is to be given up, from whoever saw it first.
     failure: Mutex<Option<String>>,
     has_failure: AtomicBool,
+    /// The system wants the function back.
+    removal_asked: AtomicBool,
     /// The SMART log as it was last read by anybody, and when.
     smart: Mutex<Option<(u64, Vec<u8>)>>,
     waker: Waker,
@@ -79,6 +81,7 @@ impl Shared {
             health: AtomicU8::new(Health::Live as u8),
             failure: Mutex::default(),
             has_failure: AtomicBool::new(false),
+            removal_asked: AtomicBool::new(false),
             smart: Mutex::default(),
             waker,
         }
@@ -142,6 +145,11 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Whether the system wants the function back.
+    pub(crate) fn removal_asked(&self) -> bool {
+        self.removal_asked.load(Ordering::Acquire)
     }
 
     /// The SMART log as it was last read, and when.
@@ -238,6 +246,7 @@ impl AdminWorker {
             self.next_look_ns = now_ns + WATCH_INTERVAL_NS;
             self.watch(now_ns);
         }
+        self.see_departure();
         if self.shared.has_failure.load(Ordering::Acquire) {
             self.give_up(now_ns);
             return worker::Turn::Worked;
@@ -276,6 +285,32 @@ impl AdminWorker {
         }
         worker::Turn::Idle {
             until_ns: Some(self.next_look_ns),
+        }
+    }
+
+    /// A function that is gone is given up. One that is wanted back is its owner's to shut down: that takes whatever its
+    /// clients need to come to an end.
+    fn see_departure(&self) {
+        match self.controller.backend.departure() {
+            None => {}
+            Some(Departure::Gone) => self
+                .shared
+                .fail("it was taken out, or what serves it has ended".to_owned()),
+            Some(Departure::Asked) => {
+                if !self.shared.removal_asked.swap(true, Ordering::AcqRel) {
+                    log::warn!("the system wants the controller back");
+                    self.events.push(Event::RemovalAsked);
+                }
+            }
+        }
+    }
+
+    /// Whether there is a departure that [`AdminWorker::see_departure`] has not seen.
+    fn has_departure(controller: &Controller, shared: &Shared) -> bool {
+        match controller.backend.departure() {
+            None => false,
+            Some(Departure::Gone) => true,
+            Some(Departure::Asked) => !shared.removal_asked(),
         }
     }
 
@@ -434,6 +469,7 @@ pub(crate) fn run(mut worker: AdminWorker, mut waiter: Box<dyn Waiter>, clock: &
                         || match state {
                             State::Running => {
                                 shared.has_news(drain_deadline_ns.is_some())
+                                    || AdminWorker::has_departure(controller, shared)
                                     || admin.is_some_and(AdminQueue::has_completion)
                             }
                             State::Disabling { .. } => false,

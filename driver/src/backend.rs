@@ -82,6 +82,12 @@ pub unsafe trait Backend: Send + Sync {
         false
     }
 
+    /// Whether the function is leaving, as far as the system says so by itself; once it is, for good. Costs a load. What
+    /// finds out wakes the waiters of vector 0, so that somebody asks.
+    fn departure(&self) -> Option<Departure> {
+        None
+    }
+
     /// The CPU on which `vector` fires, where each vector has one: the best for whoever waits for it.
     fn cpu_of(&self, _vector: u16) -> Option<u32> {
         None
@@ -94,6 +100,15 @@ pub unsafe trait Backend: Send + Sync {
     fn shortest_sleep(&self) -> Duration {
         Duration::from_micros(50)
     }
+}
+
+/// How a function leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Departure {
+    /// The system wants it back: whoever has it is to shut it down in order, and close it.
+    Asked,
+    /// It is not there any more: taken out, or the process that serves it has ended.
+    Gone,
 }
 
 /// Puts a thread to sleep until its controller or another thread wants it.

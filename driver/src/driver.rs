@@ -416,6 +416,12 @@ impl Driver {
         &self.0.events
     }
 
+    /// Whether the system wants the controller's function back ([`Event::RemovalAsked`]): whoever has the driver is to shut
+    /// it down and drop it, since the system waits for that.
+    pub fn removal_asked(&self) -> bool {
+        self.0.admin.shared.removal_asked()
+    }
+
     /// Shuts down in order: nothing new is taken, what is out is awaited, the controller is told and disabled. Called
     /// on one of the driver's own threads (by an [`Answer`](crate::worker::Answer), say), it only gives the order.
     /// Afterwards requests are answered with [`IoError::Stopped`](crate::IoError::Stopped). A second call gives the

@@ -121,7 +121,7 @@ impl EventLog {
     fn line(&self, sequence: u64, event: Event) -> Vec<u8> {
         let line = EventLine {
             schema: EventSchema::default(),
-            version: Version::CURRENT,
+            version: Version::EVENT,
             sequence,
             monotonic_ns: self.clock.now_ns(),
             wall_unix_ns: SystemTime::now()

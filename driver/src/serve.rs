@@ -1,11 +1,12 @@
 //! Serves a driver's tree until a signal comes, and then ends without losing anything.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use nvme_driver::embedded;
+use nvme_driver::events::EventListener;
 use nvme_driver::namespace::NamespaceState;
 use nvme_driver::scheme::{Ownership, Scheme};
 use nvme_driver::{Driver, scheme::fuse};
@@ -23,6 +24,23 @@ enum Event {
     Signal(i32),
     /// The tree is not mounted any more; whether that was somebody's wish.
     Unmounted(bool),
+    /// The system wants the controller back.
+    RemovalAsked,
+}
+
+/// Ends the daemon when the system wants the controller back.
+struct Leaving {
+    driver: Driver,
+    sender: Sender<Event>,
+}
+
+impl EventListener for Leaving {
+    fn news(&self) {
+        if self.driver.removal_asked() {
+            // The receiver is gone only when the process ends.
+            let _ = self.sender.send(Event::RemovalAsked);
+        }
+    }
 }
 
 /// Sees to it, before the device is touched, that there is a place for the tree. The last daemon may just be ending: the
@@ -48,6 +66,13 @@ pub(crate) fn serve(driver: &Driver, args: &Args) -> ExitCode {
         Ok(mount) => Arc::new(mount),
         Err(error) => return fail(1, &error),
     };
+    let leaving: Arc<dyn EventListener> = Arc::new(Leaving {
+        driver: driver.clone(),
+        sender: sender.clone(),
+    });
+    driver.events().listen(Arc::downgrade(&leaving) as Weak<_>);
+    // It may have been asked for before anybody listened.
+    leaving.news();
     let watched = Arc::clone(&mount);
     std::thread::spawn(move || {
         let result = watched.wait();
@@ -71,6 +96,10 @@ pub(crate) fn serve(driver: &Driver, args: &Args) -> ExitCode {
                 }
                 Ok(Event::Unmounted(true)) => {
                     log::warn!("{} was unmounted: ending", mount.dir().display());
+                    ExitCode::SUCCESS
+                }
+                Ok(Event::RemovalAsked) => {
+                    log::warn!("the system wants the controller back: ending");
                     ExitCode::SUCCESS
                 }
                 Ok(Event::Unmounted(false)) | Err(_) => ExitCode::FAILURE,

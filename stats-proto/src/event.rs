@@ -85,6 +85,44 @@ pub enum Event {
         /// What the controller answered; `null` if it did not.
         status: Option<CommandStatus>,
     },
+    /// The system wants the controller back: the driver shuts down in order.
+    RemovalAsked,
+    /// The controller reported an event (Base 2.0, section 5.2).
+    AsynchronousEvent {
+        /// Asynchronous Event Type.
+        event_type: u8,
+        /// Asynchronous Event Information, by type.
+        info: u8,
+        /// The log page that tells more, which the driver reads then.
+        log_page: u8,
+        /// What type and information mean; `null` for what this version of the driver does not know.
+        meaning: Option<String>,
+    },
+    /// A namespace is there that was not there before.
+    NamespaceAdded {
+        /// The namespace.
+        nsid: u32,
+        /// Its size in logical blocks; 0 if it cannot be used.
+        #[serde(with = "big_u64")]
+        blocks: u64,
+        /// Bytes of a logical block.
+        block_bytes: u32,
+    },
+    /// A namespace is not what it was: its size, its format or whether it can be used.
+    NamespaceChanged {
+        /// The namespace.
+        nsid: u32,
+        /// Its size in logical blocks now; 0 if it cannot be used.
+        #[serde(with = "big_u64")]
+        blocks: u64,
+        /// Bytes of a logical block.
+        block_bytes: u32,
+    },
+    /// A namespace is not there any more.
+    NamespaceRemoved {
+        /// The namespace.
+        nsid: u32,
+    },
     /// The driver shuts down: nothing more is taken.
     ShutdownBegun,
     /// The driver has shut down. The last event.

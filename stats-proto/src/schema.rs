@@ -13,8 +13,8 @@ pub const STATS: &str = include_str!("../schema/nvme-stats-1.2.json");
 /// `schema/nvme-bench-1.0.json`: [`crate::bench::BenchJob`] and each [`crate::bench::BenchLine`].
 pub const BENCH: &str = include_str!("../schema/nvme-bench-1.0.json");
 
-/// `schema/nvme-event-1.0.json`: [`crate::event::EventLine`].
-pub const EVENT: &str = include_str!("../schema/nvme-event-1.0.json");
+/// `schema/nvme-event-1.1.json`: [`crate::event::EventLine`].
+pub const EVENT: &str = include_str!("../schema/nvme-event-1.1.json");
 
 /// `schema/nvme-slow-1.0.json`: [`crate::slow::SlowCommand`].
 pub const SLOW: &str = include_str!("../schema/nvme-slow-1.0.json");

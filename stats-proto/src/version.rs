@@ -28,11 +28,14 @@ pub enum VersionError {
 impl Version {
     /// The only major version there is.
     pub const MAJOR: u16 = 1;
-    /// What this crate writes, but for the statistics.
+    /// What this crate writes, but for the statistics and events.
     pub const CURRENT: Self = Self { minor: 0 };
     /// Of the statistics that this crate writes: 1.1 has what clients hold, and how many commands were slow;
     /// 1.2 has the sockets of schemes.
     pub const STATS: Self = Self { minor: 2 };
+    /// Of the events that this crate writes: 1.1 has those of the controller, of namespaces that come and go, and of a
+    /// controller that is wanted back.
+    pub const EVENT: Self = Self { minor: 1 };
 }
 
 impl Default for Version {

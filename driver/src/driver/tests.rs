@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::*;
 use crate::Config;
 use crate::backend::emulated::EmulatedBackend;
-use crate::backend::{Backend, BackendError, Doorbell, Waker, Windows};
+use crate::backend::{Backend, BackendError, Departure, Doorbell, Waker, Windows};
 use crate::dma::Region;
 use crate::error::IoError;
 use crate::request::Finished;
@@ -25,11 +25,29 @@ enum Seen {
 struct Pinning {
     inner: EmulatedBackend,
     seen: Mutex<Sender<Seen>>,
+    departure: Mutex<Option<Departure>>,
+    /// Of vector 0.
+    wakers: Mutex<Vec<Waker>>,
 }
 
 impl Pinning {
+    fn new(device: &str, clock: Clock, seen: Sender<Seen>) -> Arc<Self> {
+        let device = device.parse().expect("a device");
+        Arc::new(Self {
+            inner: EmulatedBackend::start(device, clock).expect("starts"),
+            seen: Mutex::new(seen),
+            departure: Mutex::default(),
+            wakers: Mutex::default(),
+        })
+    }
+
     fn sender(&self) -> Sender<Seen> {
         self.seen.lock().unwrap().clone()
+    }
+
+    fn depart(&self, how: Departure) {
+        *self.departure.lock().unwrap() = Some(how);
+        self.wakers.lock().unwrap().iter().for_each(Waker::wake);
     }
 }
 
@@ -92,12 +110,19 @@ unsafe impl Backend for Pinning {
 
     fn waiter(&self, vector: u16) -> Result<Box<dyn Waiter>, BackendError> {
         let inner = self.inner.waiter(vector)?;
+        if vector == 0 {
+            self.wakers.lock().unwrap().push(inner.waker());
+        }
         let seen = self.sender();
         Ok(Box::new(Collecting { inner, seen }))
     }
 
     fn windows(&self, qid: u16, slots: usize, page_bytes: usize) -> Option<Box<dyn Windows>> {
         self.inner.windows(qid, slots, page_bytes)
+    }
+
+    fn departure(&self) -> Option<Departure> {
+        *self.departure.lock().unwrap()
     }
 
     fn cpu_of(&self, vector: u16) -> Option<u32> {
@@ -129,12 +154,7 @@ fn each_worker_binds_itself_to_its_vectors_cpu_and_collects_when_it_does_not_sle
     const PATIENCE: Duration = Duration::from_secs(30);
     let clock = Clock::system();
     let (sender, seen) = channel();
-    let device = "vectors=3".parse().expect("a device");
-    let inner = EmulatedBackend::start(device, clock.clone()).expect("starts");
-    let backend = Arc::new(Pinning {
-        inner,
-        seen: Mutex::new(sender),
-    });
+    let backend = Pinning::new("vectors=3", clock.clone(), sender);
     let config = Config {
         num_queues: 2,
         ..Config::default()
@@ -158,4 +178,75 @@ fn each_worker_binds_itself_to_its_vectors_cpu_and_collects_when_it_does_not_sle
     let (restless, _) = pinned[&format!("nvme-q{}", driver.qid(1))];
     while seen.recv_timeout(PATIENCE).expect("collects") != Seen::Collected(restless) {}
     driver.shutdown().expect("in order");
+}
+
+/// What is told of events, one after the other.
+struct News(Mutex<Sender<()>>);
+
+impl crate::events::EventListener for News {
+    fn news(&self) {
+        let _ = self.0.lock().unwrap().send(());
+    }
+}
+
+fn lines(driver: &Driver) -> String {
+    String::from_utf8(driver.events().since(0, usize::MAX).text).expect("text")
+}
+
+#[test]
+fn a_function_that_is_wanted_back_is_announced_once_and_goes_on_working() {
+    let clock = Clock::system();
+    let backend = Pinning::new("size=1MiB", clock.clone(), channel().0);
+    let controller = Controller::open(backend.clone(), &Config::default(), clock).expect("comes up");
+    let driver = Driver::start(controller).expect("starts");
+    let (sender, news) = channel();
+    let listener: Arc<dyn crate::events::EventListener> = Arc::new(News(Mutex::new(sender)));
+    driver.events().listen(Arc::downgrade(&listener));
+    assert!(!driver.removal_asked());
+    backend.depart(Departure::Asked);
+    news.recv().expect("an event");
+    assert!(driver.removal_asked());
+    backend.depart(Departure::Asked);
+    driver.shutdown().expect("in order");
+    let events = lines(&driver);
+    assert_eq!(events.matches("removal_asked").count(), 1, "{events}");
+    assert!(!events.contains("controller_failed"), "{events}");
+}
+
+#[test]
+fn a_function_that_is_gone_is_given_up_and_everybody_gets_an_answer() {
+    let clock = Clock::system();
+    // Nothing is answered within the time of this test.
+    let backend = Pinning::new("size=1MiB,latency=600s", clock.clone(), channel().0);
+    let controller = Controller::open(backend.clone(), &Config::default(), clock).expect("comes up");
+    let driver = Driver::start(controller).expect("starts");
+    let (sender, answers) = channel();
+    struct Sink(Mutex<Sender<Result<(), IoError>>>);
+    impl crate::worker::Answer for Sink {
+        fn answer(&self, _tag: u64, finished: Finished<()>) {
+            let _ = self.0.lock().unwrap().send(finished.result);
+        }
+    }
+    let sink = Arc::new(Sink(Mutex::new(sender)));
+    for tag in 0..8 {
+        let request = Request {
+            op: crate::Op::Read,
+            nsid: 1,
+            slba: tag,
+            blocks: 1,
+            buffer: crate::Buffer::heap(vec![0; 4096]),
+            arrived_ns: driver.clock().now_ns(),
+            context: Remote {
+                sink: sink.clone(),
+                tag,
+            },
+        };
+        driver.submit(Hint::default(), request);
+    }
+    backend.depart(Departure::Gone);
+    for _ in 0..8 {
+        assert_eq!(answers.recv().expect("an answer"), Err(IoError::Lost));
+    }
+    let events = lines(&driver);
+    assert!(events.contains("taken out"), "{events}");
 }

@@ -487,6 +487,30 @@ fn events() -> Vec<EventLine> {
         Event::ControllerGivenUp { disabled: true },
         admin_command(Some(text("Format NVM")), slow().status),
         admin_command(None, None),
+        Event::RemovalAsked,
+        Event::AsynchronousEvent {
+            event_type: 2,
+            info: 0,
+            log_page: 4,
+            meaning: Some(text("namespaces have changed")),
+        },
+        Event::AsynchronousEvent {
+            event_type: 7,
+            info: 255,
+            log_page: 0xC0,
+            meaning: None,
+        },
+        Event::NamespaceAdded {
+            nsid: 1,
+            blocks: 1 << 60,
+            block_bytes: 4096,
+        },
+        Event::NamespaceChanged {
+            nsid: u32::MAX - 1,
+            blocks: 0,
+            block_bytes: 65536,
+        },
+        Event::NamespaceRemoved { nsid: 3 },
         Event::ShutdownBegun,
         Event::ShutdownDone {
             error: Some(text("it did not finish")),
@@ -496,7 +520,7 @@ fn events() -> Vec<EventLine> {
     ];
     let line = |(sequence, event)| EventLine {
         schema: EventSchema::default(),
-        version: Version::CURRENT,
+        version: Version::EVENT,
         sequence,
         monotonic_ns: 5,
         wall_unix_ns: 1_700_000_000_000_000_000,
