@@ -17,6 +17,7 @@ pub(crate) mod arena;
     reason = "pages by numbers of the pool's own, several times per command"
 )]
 pub(crate) mod pages;
+pub(crate) mod runs;
 
 use crate::backend::{Mapping, MemoryOf, Windows};
 use crate::passthrough::Passthrough;

@@ -1,8 +1,8 @@
 //! Where [`DmaBuffer`]s come from: regions cut into runs of pages.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::runs::Runs;
 use super::{DmaBuffer, Region};
 use crate::backend::{Backend, BackendError};
 
@@ -22,8 +22,7 @@ struct Inner {
 
 struct Chunk {
     region: Region,
-    /// Free runs, offset to length in bytes; neighbours are always merged.
-    free: BTreeMap<usize, usize>,
+    free: Runs,
 }
 
 impl Arena {
@@ -55,7 +54,7 @@ impl Arena {
             Some(region) => region,
             None => {
                 let region = self.0.backend.allocate(run.max(CHUNK_BYTES))?;
-                let free = BTreeMap::from([(0, region.len())]);
+                let free = Runs::all(region.len());
                 chunks.push(Chunk { region, free });
                 chunks
                     .last_mut()
@@ -77,7 +76,9 @@ impl Arena {
             (start..start + chunk.region.len() as u64).contains(&region.iova())
         });
         if let Some(chunk) = chunk {
-            chunk.give_back((region.iova() - chunk.region.iova()) as usize, region.len());
+            chunk
+                .free
+                .give_back((region.iova() - chunk.region.iova()) as usize, region.len());
         }
     }
 
@@ -89,26 +90,8 @@ impl Arena {
 
 impl Chunk {
     fn take(&mut self, run: usize) -> Option<Region> {
-        let (&offset, &len) = self.free.iter().find(|(_, len)| **len >= run)?;
-        self.free.remove(&offset);
-        if len > run {
-            self.free.insert(offset + run, len - run);
-        }
+        let offset = self.free.take(run)?;
         self.region.part(offset, run)
-    }
-
-    fn give_back(&mut self, mut offset: usize, mut len: usize) {
-        if let Some((&before, &before_len)) = self.free.range(..offset).next_back()
-            && before + before_len == offset
-        {
-            self.free.remove(&before);
-            offset = before;
-            len += before_len;
-        }
-        if let Some(after_len) = self.free.remove(&(offset + len)) {
-            len += after_len;
-        }
-        self.free.insert(offset, len);
     }
 }
 
@@ -149,7 +132,7 @@ mod tests {
             }
             live.clear();
             for chunk in arena.chunks().iter() {
-                prop_assert_eq!(&chunk.free, &BTreeMap::from([(0, chunk.region.len())]));
+                prop_assert_eq!(&chunk.free, &Runs::all(chunk.region.len()));
             }
         }
     }
