@@ -14,6 +14,8 @@ use std::time::Duration;
 use crate::dma::Region;
 
 pub mod emulated;
+#[cfg(target_os = "linux")]
+pub mod linux;
 #[cfg(target_pointer_width = "64")]
 pub mod redox;
 
