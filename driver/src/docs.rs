@@ -2,3 +2,6 @@
 
 #[doc = include_str!("../docs/redox.md")]
 pub mod redox {}
+
+#[doc = include_str!("../docs/guests.md")]
+pub mod guests {}
