@@ -296,12 +296,11 @@ impl AdminWorker {
             Some(Departure::Gone) => self
                 .shared
                 .fail("it was taken out, or what serves it has ended".to_owned()),
-            Some(Departure::Asked) => {
-                if !self.shared.removal_asked.swap(true, Ordering::AcqRel) {
-                    log::warn!("the system wants the controller back");
-                    self.events.push(Event::RemovalAsked);
-                }
+            Some(Departure::Asked) if !self.shared.removal_asked.swap(true, Ordering::AcqRel) => {
+                log::warn!("the system wants the controller back");
+                self.events.push(Event::RemovalAsked);
             }
+            Some(Departure::Asked) => {}
         }
     }
 
