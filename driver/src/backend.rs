@@ -18,6 +18,8 @@ pub mod emulated;
 pub mod linux;
 #[cfg(target_pointer_width = "64")]
 pub mod redox;
+#[cfg(target_os = "linux")]
+pub mod vfio;
 
 /// One controller, wherever it is.
 ///
@@ -301,6 +303,9 @@ pub enum BackendError {
     /// The operating system refused something.
     #[error("{0}")]
     System(String),
+    /// The operating system does not let this process have something, by its user or by a limit.
+    #[error("{0}")]
+    NotPermitted(String),
     /// A thread could not be started.
     #[error("a thread could not be started: {0}")]
     Thread(String),
