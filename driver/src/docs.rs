@@ -1,5 +1,8 @@
 //! Longer pages.
 
+#[doc = include_str!("../docs/linux.md")]
+pub mod linux {}
+
 #[doc = include_str!("../docs/redox.md")]
 pub mod redox {}
 

@@ -87,7 +87,8 @@
 //!   it will not be disabled that memory is leaked rather than reused.
 //! - **`unsafe`** is in [`backend`], [`dma`], [`clock`] and `redox` only, each block with its reason.
 //!
-//! On Redox it takes the place of that system's own driver: [how](docs::redox).
+//! On Linux it takes a controller from the kernel ([how](docs::linux)); on Redox it takes the place of that system's own
+//! driver ([how](docs::redox)).
 //!
 //! # Features
 //!
@@ -96,10 +97,10 @@
 //!
 //! # What it does not do yet
 //!
-//! There are two backends: the [emulated](backend::emulated) controller, and what pcid hands over on Redox
-//! (`backend::redox`, on 64-bit systems). There is no recovery: a controller on which a command is not answered for 30
-//! seconds, or that reports a fatal error, is given up, and everything is answered as [lost](IoError::Lost). Asynchronous
-//! events, shadow doorbells, SGLs, metadata and end-to-end protection are not used.
+//! There are three backends: the [emulated](backend::emulated) controller, a function that the kernel hands over on Linux
+//! (`backend::vfio`, [how](docs::linux)), and what pcid hands over on Redox (`backend::redox`, on 64-bit systems). There is
+//! no recovery: a controller on which a command is not answered for 30 seconds, or that reports a fatal error, is given up,
+//! and everything is answered as [lost](IoError::Lost). Asynchronous events, shadow doorbells, SGLs, metadata and end-to-end protection are not used.
 //! Workers are bound to CPUs only where each interrupt vector has one, which is on Redox.
 #![deny(unsafe_code)]
 // What devices, clients and the kernel say must not end the driver.
@@ -125,6 +126,7 @@ pub mod clock;
 pub mod config;
 pub mod controller;
 pub mod cpu;
+pub mod device;
 pub mod dma;
 pub mod docs;
 pub mod driver;

@@ -30,10 +30,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use nvme_driver::backend::Backend;
-use nvme_driver::backend::emulated::EmulatedBackend;
+use nvme_driver::backend::{Backend, BackendError};
 use nvme_driver::benchmark::{self, Report, Stop};
 use nvme_driver::clock::Clock;
+use nvme_driver::device::Device;
 use nvme_driver::{Config, Controller, Driver};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -41,6 +41,8 @@ use stats_proto::bench::{BenchJob, BenchResult, Pattern};
 
 /// Exit code for a command line, a setting or a device specification that cannot be used.
 const USAGE: u8 = 2;
+/// Exit code where the system does not let this user, or this process with its limits, have what it needs.
+const PERMISSION: u8 = 3;
 /// Exit code after SIGINT, as shells have it.
 const INTERRUPTED: u8 = 130;
 
@@ -52,7 +54,8 @@ const INTERRUPTED: u8 = 130;
 #[command(version, after_help = EXAMPLES)]
 struct Args {
     /// The controller: `emulated`, or `emulated:SPEC` with SPEC such as `size=4GiB,latency=80us,backing=file:/tmp/disk`;
-    /// on Redox also `pcid`: the function that pcid hands over. [default: pcid where there is one, else emulated]
+    /// on Linux also `vfio:0000:01:00.0`, a function that `nvmectl bind` has taken from the kernel's driver; on Redox also
+    /// `pcid`: the function that pcid hands over. [default: pcid where there is one, else emulated]
     #[arg(long, value_name = "DEVICE")]
     device: Option<Device>,
     /// Where the tree is mounted; made if it is not there. [default: /run/scheme/NAME]
@@ -115,7 +118,12 @@ Examples:
   nvmectl top
 
   nvme-driver --device emulated:backing=file:/tmp/disk,size=1GiB --mount /tmp/nvme --log info
-  NVME_BENCHMARK=1 nvme-driver --bench-time 2s --json";
+  NVME_BENCHMARK=1 nvme-driver --bench-time 2s --json
+  nvmectl bind 01:00.0 && nvme-driver --device vfio:01:00.0
+
+Exit codes: 0 ok, 1 device error, or the device is in use, 2 usage, or not an NVMe
+  controller, 3 permission, or too little memory may be locked, 4 no such device, or
+  not bound to vfio-pci, or no IOMMU, 130 interrupted";
 
 impl Args {
     #[cfg_attr(not(all(target_os = "linux", feature = "fuse")), expect(dead_code))]
@@ -172,47 +180,13 @@ enum BenchPattern {
     Read,
 }
 
-/// Where the controller is.
-#[derive(Clone, Debug)]
-enum Device {
-    Emulated(Box<nvme_emulator::Config>),
-    /// The function that pcid hands over.
+/// The controller, where nothing is said of it.
+fn default_device() -> Device {
     #[cfg(target_os = "redox")]
-    Pcid,
-}
-
-impl Default for Device {
-    /// Where there is nothing else.
-    fn default() -> Self {
-        #[cfg(target_os = "redox")]
-        if serve::has_function() {
-            return Self::Pcid;
-        }
-        Self::Emulated(Box::default())
+    if serve::has_function() {
+        return Device::Pcid;
     }
-}
-
-impl std::str::FromStr for Device {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (kind, spec) = text.split_once(':').unwrap_or((text, ""));
-        match kind {
-            "emulated" => spec
-                .parse()
-                .map(|config| Self::Emulated(Box::new(config)))
-                .map_err(|error| format!("{error}")),
-            #[cfg(target_os = "redox")]
-            "pcid" if spec.is_empty() => Ok(Self::Pcid),
-            #[cfg(not(target_os = "redox"))]
-            "pcid" => {
-                Err("pcid hands controllers over on Redox only; use emulated or emulated:SPEC".to_owned())
-            }
-            _ => Err(format!(
-                "there is no kind of device \"{kind}\"; use emulated or emulated:SPEC"
-            )),
-        }
-    }
+    Device::Emulated(Box::default())
 }
 
 /// A whole number with its unit.
@@ -251,7 +225,8 @@ fn main() -> ExitCode {
     {
         return code;
     }
-    let driver = match open(args.device.clone().unwrap_or_default(), &config) {
+    let device = args.device.clone().unwrap_or_else(default_device);
+    let driver = match open(&device, &config) {
         Ok(driver) => driver,
         Err(code) => return code,
     };
@@ -271,19 +246,27 @@ fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn open(device: Device, config: &Config) -> Result<Driver, ExitCode> {
+fn open(device: &Device, config: &Config) -> Result<Driver, ExitCode> {
     let clock = Clock::system();
-    let failed = |error: nvme_driver::Error| fail(1, &error);
+    let failed = |error: nvme_driver::Error| fail(exit_code_of(&error), &error);
     let backend: Arc<dyn Backend> = match device {
-        Device::Emulated(device) => {
-            let backend = EmulatedBackend::start(*device, clock.clone());
-            Arc::new(backend.map_err(|error| failed(error.into()))?)
-        }
         #[cfg(target_os = "redox")]
         Device::Pcid => serve::connect(&clock)?,
+        device => {
+            let opened = device.open(&clock);
+            opened.map_err(|error| fail(error.kind().exit_code(), &error))?
+        }
     };
     let controller = Controller::open(backend, config, clock).map_err(failed)?;
     Driver::start(controller).map_err(failed)
+}
+
+/// The exit code for a controller that could be opened and not be brought up.
+fn exit_code_of(error: &nvme_driver::Error) -> u8 {
+    match error {
+        nvme_driver::Error::Backend(BackendError::NotPermitted(_)) => PERMISSION,
+        _ => 1,
+    }
 }
 
 #[cfg(any(target_os = "redox", all(target_os = "linux", feature = "fuse")))]
@@ -387,21 +370,5 @@ mod tests {
         for text in ["", "10", "s", "0s", "-1s", "1.5s", "1us", "4294967296s", "1 s"] {
             assert!(parse_time(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn a_device_is_emulated_with_or_without_a_specification() {
-        assert!("emulated".parse::<Device>().is_ok());
-        assert!(matches!("emulated:lba=512".parse(), Ok(Device::Emulated(_))));
-        assert!(
-            "emulated:lba=513"
-                .parse::<Device>()
-                .is_err_and(|error| error.contains("513"))
-        );
-        assert!(
-            "pci"
-                .parse::<Device>()
-                .is_err_and(|error| error.contains("\"pci\""))
-        );
     }
 }
