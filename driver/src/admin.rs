@@ -5,7 +5,7 @@ pub(crate) mod check;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use nvme_spec::{CompletionEntry, Status, SubmissionEntry};
+use nvme_spec::{AdminOpcode, CompletionEntry, Status, SubmissionEntry};
 
 use crate::dma::pages::{Chain, PagePool};
 use crate::error::IoError;
@@ -105,6 +105,11 @@ impl<T> Part<T> {
     }
 }
 
+/// Whether a command is answered when there is something to tell, and not before.
+fn waits(opcode: u8) -> bool {
+    AdminOpcode(opcode) == AdminOpcode::ASYNC_EVENT_REQUEST
+}
+
 impl<T> AdminQueue<T> {
     /// Over empty rings; data goes through `pool`. Commands that fail or are slow go to `recorder`.
     pub(crate) fn new(rings: Rings, pool: PagePool, recorder: Arc<Recorder>) -> Self {
@@ -169,6 +174,7 @@ impl<T> AdminQueue<T> {
             namespace: None,
             bytes: len as u64,
             arrived_ns,
+            waits: waits(entry.opcode),
         };
         let part = Part {
             context,
@@ -243,7 +249,8 @@ impl<T> AdminQueue<T> {
             ..
         } = completed;
         let status = entry.status();
-        if !status.is_success() || now_ns.saturating_sub(part.arrived_ns) >= self.recorder.slow_ns() {
+        let slow = now_ns.saturating_sub(part.arrived_ns) >= self.recorder.slow_ns();
+        if !waits(part.opcode) && (slow || !status.is_success()) {
             self.recorder
                 .keep(part.record(&entry, submitted_ns, now_ns, Some(status)));
         }
@@ -281,7 +288,7 @@ impl<T> AdminQueue<T> {
                 submitted_ns,
                 ..
             } = &completed;
-            if *submitted_ns != NEVER {
+            if *submitted_ns != NEVER && !waits(context.opcode) {
                 self.recorder
                     .keep(context.record(entry, *submitted_ns, now_ns, None));
             }

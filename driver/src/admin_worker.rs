@@ -2,6 +2,8 @@
 //!
 //! Like a queue's worker it is turned with the time and never waits; the thread around it is [`run`].
 
+pub(crate) mod notices;
+
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,7 +21,9 @@ use crate::controller::{AdminContext, Controller};
 use crate::error::{Error, IoError};
 use crate::events::{EventLog, EventsEnd};
 use crate::namespace::Namespace;
+use crate::namespace::table::NamespaceTable;
 use crate::worker;
+use notices::{EventCounts, Notices, Told};
 
 /// Admin requests that may wait before the worker has taken them.
 const INBOX_REQUESTS: usize = 256;
@@ -67,6 +71,8 @@ pub(crate) struct Shared {
     has_failure: AtomicBool,
     /// The system wants the function back.
     removal_asked: AtomicBool,
+    /// What the controller has reported.
+    event_counts: EventCounts,
     /// The SMART log as it was last read by anybody, and when.
     smart: Mutex<Option<(u64, Vec<u8>)>>,
     waker: Waker,
@@ -82,6 +88,7 @@ impl Shared {
             failure: Mutex::default(),
             has_failure: AtomicBool::new(false),
             removal_asked: AtomicBool::new(false),
+            event_counts: EventCounts::default(),
             smart: Mutex::default(),
             waker,
         }
@@ -147,6 +154,11 @@ impl Shared {
             .clone()
     }
 
+    /// What the controller has reported.
+    pub(crate) fn event_counts(&self) -> &EventCounts {
+        &self.event_counts
+    }
+
     /// Whether the system wants the function back.
     pub(crate) fn removal_asked(&self) -> bool {
         self.removal_asked.load(Ordering::Acquire)
@@ -183,7 +195,8 @@ pub(crate) struct AdminWorker {
     controller: Controller,
     shared: Arc<Shared>,
     workers: Vec<Arc<worker::Shared>>,
-    namespaces: Arc<[Namespace]>,
+    namespaces: Arc<NamespaceTable>,
+    notices: Notices,
     next_look_ns: u64,
     /// When the driver stops: until when commands that are out are awaited.
     drain_deadline_ns: Option<u64>,
@@ -207,9 +220,10 @@ impl AdminWorker {
         controller: Controller,
         shared: Arc<Shared>,
         workers: Vec<Arc<worker::Shared>>,
+        namespaces: Arc<NamespaceTable>,
         events: Arc<EventLog>,
     ) -> Self {
-        let namespaces = Arc::clone(controller.namespaces());
+        let notices = Notices::new(controller.identity());
         *shared.smart.lock().unwrap_or_else(PoisonError::into_inner) = controller.smart.clone();
         let (next_look_ns, drain_deadline_ns, state) = (0, None, State::Running);
         Self {
@@ -217,6 +231,7 @@ impl AdminWorker {
             shared,
             workers,
             namespaces,
+            notices,
             next_look_ns,
             drain_deadline_ns,
             state,
@@ -256,14 +271,23 @@ impl AdminWorker {
         };
         let mut worked = admin.reap(now_ns) > 0;
         while let Some((context, finished)) = admin.next_finished() {
+            if let AdminContext::Notices(asked) = context {
+                let told = Told {
+                    events: &self.events,
+                    counts: &self.shared.event_counts,
+                    namespaces: &self.namespaces,
+                };
+                self.notices.take(asked, &finished, &told);
+            }
             answer(&self.shared, context, finished, now_ns);
         }
+        let until_ns = self.notices.send(admin, now_ns);
         for _ in 0..INBOX_BATCH {
             let Some(request) = self.shared.inbox.pop() else {
                 break;
             };
             worked = true;
-            start(admin, request, &self.namespaces, now_ns);
+            start(admin, request, &self.namespaces.listed(), now_ns);
         }
         admin.ring(now_ns);
         let busy = admin.busy() > 0;
@@ -284,7 +308,7 @@ impl AdminWorker {
             return worker::Turn::Worked;
         }
         worker::Turn::Idle {
-            until_ns: Some(self.next_look_ns),
+            until_ns: Some(until_ns.map_or(self.next_look_ns, |until_ns| until_ns.min(self.next_look_ns))),
         }
     }
 
@@ -436,7 +460,10 @@ fn start(admin: &mut AdminQueue<AdminContext>, request: AdminRequest, namespaces
 }
 
 fn answer(shared: &Shared, context: AdminContext, finished: AdminFinished, now_ns: u64) {
-    if finished.data.len() == SMART_LOG_BYTES && context.is_smart() {
+    if finished.data.len() == SMART_LOG_BYTES
+        && finished.completion.status().is_success()
+        && context.is_smart()
+    {
         *shared.smart.lock().unwrap_or_else(PoisonError::into_inner) = Some((now_ns, finished.data.clone()));
     }
     context.answer(Ok(finished));

@@ -33,7 +33,7 @@ const MAX_TRANSFER_BYTES: usize = 1 << 20;
 /// Bounce pages and PRP lists of one queue.
 const POOL_BYTES: usize = 4 << 20;
 /// Namespaces that are looked at.
-const MAX_NAMESPACES: usize = 1024;
+pub(crate) const MAX_NAMESPACES: usize = 1024;
 /// The least that a wait is bounded by, where CAP.TO says less.
 const MIN_TIMEOUT_MS: u64 = 1000;
 const IDENTIFY_BYTES: usize = 4096;

@@ -9,6 +9,7 @@ use nvme_spec::identify::IdentifyController;
 use nvme_spec::register;
 
 use crate::admin::{AdminAnswer, AdminData, AdminFinished, AdminQueue};
+use crate::admin_worker::notices::Asked;
 use crate::backend::{Backend, Waiter};
 use crate::bringup::{Bringup, Progress, QueueParts};
 use crate::clock::Clock;
@@ -32,6 +33,8 @@ const MAX_SHUTDOWN_MS: u64 = 60_000;
 pub(crate) enum AdminContext {
     /// The driver's own command.
     Own,
+    /// The driver's own, to learn what the controller reports.
+    Notices(Asked),
     /// A client's; `smart` if it reads the controller's SMART log from its start.
     Client {
         sink: Arc<dyn AdminAnswer>,
@@ -42,7 +45,11 @@ pub(crate) enum AdminContext {
 
 impl AdminContext {
     pub(crate) fn is_smart(&self) -> bool {
-        matches!(self, Self::Client { smart: true, .. })
+        match self {
+            Self::Own => false,
+            Self::Notices(asked) => *asked == Asked::Log(nvme_spec::log::LogId::SMART),
+            Self::Client { smart, .. } => *smart,
+        }
     }
 
     /// Tells the client, if it was one's.

@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::events::EventLog;
 use crate::io_scheduler::IoScheduler;
 use crate::namespace::Namespace;
+use crate::namespace::table::NamespaceTable;
 use crate::recorder::Recorder;
 use crate::request::Request;
 use crate::stats::QueueStats;
@@ -37,7 +38,7 @@ pub struct Driver(Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) identity: Arc<Identity>,
-    pub(crate) namespaces: Arc<[Namespace]>,
+    pub(crate) namespaces: Arc<NamespaceTable>,
     pub(crate) clock: Clock,
     pub(crate) queues: Vec<QueueHandle>,
     pub(crate) admin: AdminHandle,
@@ -254,6 +255,7 @@ impl Driver {
     pub fn stepped(mut controller: Controller) -> Result<(Self, Stepped), Error> {
         let clock = controller.clock.clone();
         let config = controller.config.clone();
+        let namespaces = Arc::new(NamespaceTable::new(Arc::clone(controller.namespaces())));
         let mut workers = Vec::new();
         let mut queues = Vec::new();
         while let Some(vector) = controller.queues.front().map(|queue| queue.vector) {
@@ -273,7 +275,10 @@ impl Driver {
                 watcher: waiter.watcher(),
                 queued_max: AtomicU64::new(0),
             });
-            workers.push(Some((Worker::new(queue, shared), waiter)));
+            workers.push(Some((
+                Worker::new(queue, shared, Arc::clone(&namespaces)),
+                waiter,
+            )));
         }
         if queues.is_empty() {
             let what = "all of its I/O queue pairs have been taken; leave one for the driver".to_owned();
@@ -296,7 +301,7 @@ impl Driver {
         let events = Arc::new(EventLog::new(clock.clone()));
         let inner = Inner {
             identity: Arc::clone(controller.identity()),
-            namespaces: Arc::clone(controller.namespaces()),
+            namespaces: Arc::clone(&namespaces),
             scheduler: IoScheduler::new(config.scheduler, queues.len()),
             mode: config.polling,
             instance_id: instance_id(),
@@ -316,7 +321,13 @@ impl Driver {
             .iter()
             .map(|queue| Arc::clone(&queue.shared))
             .collect();
-        let admin_worker = AdminWorker::new(controller, Arc::clone(&shared), of_workers, Arc::clone(&events));
+        let admin_worker = AdminWorker::new(
+            controller,
+            Arc::clone(&shared),
+            of_workers,
+            namespaces,
+            Arc::clone(&events),
+        );
         events.push(inner.started());
         let stepped = Stepped {
             workers,
@@ -327,9 +338,9 @@ impl Driver {
         Ok((Self(Arc::new(inner)), stepped))
     }
 
-    /// The active namespaces, in ascending order of their numbers.
+    /// The active namespaces as they are now, in ascending order of their numbers.
     pub fn namespaces(&self) -> Arc<[Namespace]> {
-        Arc::clone(&self.0.namespaces)
+        self.0.namespaces.listed()
     }
 
     /// Who the controller says it is.
@@ -449,7 +460,7 @@ impl Inner {
             serial: self.identity.serial.clone(),
             firmware: self.identity.firmware.clone(),
             io_queues: count(self.queues.len()),
-            namespaces: count(self.namespaces.len()),
+            namespaces: count(self.namespaces.listed().len()),
         }
     }
 

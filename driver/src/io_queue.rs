@@ -58,6 +58,7 @@ use crate::dma::arena::Arena;
 use crate::dma::pages::{Chain, PagePool};
 use crate::error::IoError;
 use crate::namespace::Namespace;
+use crate::namespace::table::SPARE_PLACES;
 use crate::passthrough::{counted_bytes, shape};
 use crate::queue::{Accounting, Completed, NEVER, QueuePair};
 use crate::recorder::{Record, Recorder};
@@ -139,7 +140,7 @@ impl<T> IoQueue<T> {
             arena,
             recorder,
         } = parts;
-        let pair = QueuePair::new(rings, limit, namespaces.len());
+        let pair = QueuePair::new(rings, limit, namespaces.len() + SPARE_PLACES);
         let capacity = Self::capacity_for(pair.limit());
         Self {
             pair,
@@ -160,6 +161,11 @@ impl<T> IoQueue<T> {
     /// Requests that can be under way: enough to keep every slot busy with single commands while as many wait.
     fn capacity_for(slots: usize) -> usize {
         (slots * 2).max(64)
+    }
+
+    /// From now on requests are for these, in the same places as before as far as they were there.
+    pub(crate) fn set_namespaces(&mut self, places: Arc<[Namespace]>) {
+        self.namespaces = places;
     }
 
     /// The queue's number.
@@ -521,6 +527,7 @@ impl<T> IoQueue<T> {
             namespace: Some(active.namespace),
             bytes,
             arrived_ns: request.arrived_ns,
+            waits: false,
         };
         active.sent_blocks += blocks;
         active.sent_all =

@@ -1,5 +1,7 @@
 //! What the controller says of its namespaces, checked before it is believed.
 
+pub(crate) mod table;
+
 use nvme_spec::identify::IdentifyNamespace;
 use zerocopy::FromBytes;
 
@@ -25,6 +27,9 @@ pub struct Namespace {
     pub boundary_blocks: u64,
     /// Whether it can be used.
     pub state: NamespaceState,
+    /// Another number after the controller has said that it came, or that it changed: what was known of its data may not be
+    /// true any more.
+    pub revision: u64,
     /// The 4096 bytes of Identify Namespace as the controller gave them.
     pub identify: Box<[u8; 4096]>,
 }
@@ -46,6 +51,7 @@ impl Namespace {
                 lba_shift,
                 boundary_blocks,
                 state: NamespaceState::Usable,
+                revision: 0,
                 identify,
             },
             Err(why) => Self {
@@ -63,6 +69,7 @@ impl Namespace {
             lba_shift: 12,
             boundary_blocks: 0,
             state: NamespaceState::Unusable(why),
+            revision: 0,
             identify: Box::new([0; 4096]),
         }
     }
@@ -75,6 +82,18 @@ impl Namespace {
     /// Its size in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.blocks << self.lba_shift
+    }
+
+    /// Whether the controller says the same of both, but for how much of it is in use (NUSE, bytes 23:16 of Identify
+    /// Namespace).
+    pub(crate) fn is_as(&self, other: &Self) -> bool {
+        let said = |of: &Self| {
+            of.identify
+                .get(..16)
+                .zip(of.identify.get(24..))
+                .map(|(a, b)| [a, b].concat())
+        };
+        self.state == other.state && said(self) == said(other)
     }
 
     /// Whether it can be used.

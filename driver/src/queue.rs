@@ -52,6 +52,9 @@ pub(crate) struct Accounting {
     pub(crate) bytes: u64,
     /// When the driver accepted the request that the command belongs to.
     pub(crate) arrived_ns: u64,
+    /// The device answers when it has something to tell (Asynchronous Event Request): that takes as long as it takes, so the
+    /// command is neither counted nor is it among those that are out.
+    pub(crate) waits: bool,
 }
 
 /// The time at which something has not happened.
@@ -127,6 +130,7 @@ impl<T> QueuePair<T> {
                 namespace: None,
                 bytes: 0,
                 arrived_ns: 0,
+                waits: false,
             },
             state: State::Free,
             generation: 0,
@@ -236,8 +240,14 @@ impl<T> QueuePair<T> {
         if self.batch.is_empty() {
             return;
         }
+        let mut waiting = 0;
         for index in 0..self.batch.len() {
             let number = self.batch[index];
+            if self.slots[usize::from(number)].accounting.waits {
+                self.slots[usize::from(number)].state = State::Out;
+                waiting += 1;
+                continue;
+            }
             let youngest = std::mem::replace(&mut self.youngest, number);
             match self.slots.get_mut(usize::from(youngest)) {
                 Some(slot) => slot.younger = number,
@@ -249,13 +259,15 @@ impl<T> QueuePair<T> {
             slot.older = youngest;
             slot.younger = NIL;
         }
-        let commands = self.batch.len();
+        let commands = self.batch.len() - waiting;
         self.batch.clear();
         self.out += commands;
-        self.recorder.begin();
-        self.recorder.doorbell(now_ns, commands as u64);
-        self.recorder.oldest(self.oldest_ns().unwrap_or(0));
-        self.recorder.end();
+        if commands > 0 {
+            self.recorder.begin();
+            self.recorder.doorbell(now_ns, commands as u64);
+            self.recorder.oldest(self.oldest_ns().unwrap_or(0));
+            self.recorder.end();
+        }
         self.rings.sq_doorbell.ring(self.sq_tail);
     }
 
@@ -321,6 +333,15 @@ impl<T> QueuePair<T> {
             younger,
             ..
         } = *slot;
+        if accounting.waits {
+            self.free.push(number);
+            return Ok(Completed {
+                slot: number,
+                context,
+                entry: *entry,
+                submitted_ns,
+            });
+        }
         match self.slots.get_mut(usize::from(older)) {
             Some(slot) => slot.younger = younger,
             None => self.oldest = younger,
@@ -410,11 +431,12 @@ impl<T> QueuePair<T> {
                         namespace,
                         bytes,
                         arrived_ns,
+                        waits,
                     },
                 ..
             } = *slot;
             slot.state = State::Free;
-            if was_out {
+            if was_out && !waits {
                 let (device_ns, host_ns) = (
                     now_ns.saturating_sub(submitted_ns),
                     submitted_ns.saturating_sub(arrived_ns),

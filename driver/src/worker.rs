@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::PollingMode;
 use crate::error::IoError;
 use crate::io_queue::{IoQueue, Rejected};
+use crate::namespace::table::NamespaceTable;
 use crate::request::{Finished, Request};
 
 /// Requests that other threads may have handed over before the worker has taken them.
@@ -315,13 +316,18 @@ pub(crate) struct Worker {
     pub(crate) queue: IoQueue<Origin>,
     shared: Arc<Shared>,
     loads: Vec<Option<ActiveLoad>>,
+    namespaces: Arc<NamespaceTable>,
+    /// The version of the namespaces that the queue knows.
+    version: u64,
     order: Order,
     timed_out: bool,
 }
 
 impl Worker {
-    pub(crate) fn new(queue: IoQueue<Origin>, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(queue: IoQueue<Origin>, shared: Arc<Shared>, namespaces: Arc<NamespaceTable>) -> Self {
         Self {
+            namespaces,
+            version: 0,
             queue,
             shared,
             loads: Vec::new(),
@@ -442,6 +448,8 @@ impl Worker {
                 break;
             };
             taken += 1;
+            // After the request was taken: its sender may have learnt of the namespace just before.
+            self.know_namespaces();
             if let Err(Rejected { request, why }) = self.queue.submit(request.map(Origin::Remote)) {
                 let (origin, finished) = Finished::without_command(request, Err(why), now_ns).take_context();
                 if let Origin::Remote(remote) = origin {
@@ -469,6 +477,18 @@ impl Worker {
                 Some(place) => *place = active,
                 None => self.loads.push(active),
             }
+        }
+        drop(new);
+        self.know_namespaces();
+    }
+
+    /// Sees to it that the queue knows the namespaces as they are now.
+    #[inline]
+    fn know_namespaces(&mut self) {
+        if self.namespaces.version() != self.version {
+            let (version, places) = self.namespaces.places();
+            self.version = version;
+            self.queue.set_namespaces(places);
         }
     }
 

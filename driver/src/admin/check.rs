@@ -62,7 +62,7 @@ pub(crate) fn is_the_drivers(entry: &SubmissionEntry) -> bool {
 }
 
 /// Whether a command may change the block size of a namespace in use or put another in its place. The driver
-/// learns of namespaces when it comes up: its next transfer, counted in the old blocks, would move more than
+/// learns of that by an event, afterwards: until then a transfer, counted in the old blocks, would move more than
 /// its buffer holds.
 pub(crate) fn reshapes(entry: &SubmissionEntry, namespaces: &[Namespace]) -> bool {
     match AdminOpcode(entry.opcode) {

@@ -58,6 +58,7 @@ impl Rig {
             namespace: Some(0),
             bytes: 512,
             arrived_ns: 0,
+            waits: false,
         };
         self.pair.push(reserved, entry, accounting, context);
         Some(())

@@ -130,7 +130,8 @@ impl Volume {
             .find(|namespace| namespace.nsid == self.nsid)
             .ok_or(Errno::ENODEV)?;
         match &namespace.state {
-            NamespaceState::Usable => Geometry::new(namespace.lba_shift, namespace.blocks),
+            NamespaceState::Usable => Geometry::new(namespace.lba_shift, namespace.blocks)
+                .map(|geometry| geometry.of_revision(namespace.revision)),
             NamespaceState::Unusable(_) => Err(Errno::EOPNOTSUPP),
         }
     }

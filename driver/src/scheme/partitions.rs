@@ -42,7 +42,7 @@ struct State {
 
 struct Known {
     table: Arc<Table>,
-    /// A namespace that is resized or formatted differently has another table.
+    /// A namespace that is resized or formatted differently has another table, and so may one that went and came back.
     geometry: Geometry,
 }
 

@@ -1,5 +1,6 @@
 //! From what the queues counted to the document that `stats` shows.
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use stats_proto::Version;
@@ -114,13 +115,13 @@ pub(crate) fn render(driver: &Inner, histograms: bool) -> StatsDocument {
             .and_then(|(read_ns, log)| health(read_ns, &log)),
         namespaces: driver
             .namespaces
-            .iter()
-            .enumerate()
-            .map(|(place, namespace)| NamespaceStats {
+            .with_places()
+            .into_iter()
+            .map(|(namespace, places)| NamespaceStats {
                 nsid: namespace.nsid,
                 lba_bytes: namespace.lba_bytes() as u32,
                 blocks: namespace.blocks,
-                ops: namespace_ops(&io, place),
+                ops: namespace_ops(&io, &places),
             })
             .collect(),
         queues,
@@ -129,7 +130,13 @@ pub(crate) fn render(driver: &Inner, histograms: bool) -> StatsDocument {
             resets: u64::from(failure.is_some()),
             last_reset_reason: failure,
             last_reset_monotonic_ns: None,
-            aer_by_type: Default::default(),
+            aer_by_type: {
+                let counts = driver.admin.shared.event_counts().by_type();
+                counts.fold(BTreeMap::new(), |mut by_type, (name, count)| {
+                    *by_type.entry(name.to_owned()).or_default() += count;
+                    by_type
+                })
+            },
         },
         // The tree's business, which fills it in.
         clients: None,
@@ -257,11 +264,15 @@ mod with_counters {
 
     pub(in crate::stats) fn namespace_ops(
         queues: &[QueueSnapshot],
-        place: usize,
+        places: &[usize],
     ) -> Option<BTreeMap<String, NamespaceOpStats>> {
         let mut ops: BTreeMap<String, NamespaceOpStats> = BTreeMap::new();
-        for of_queue in queues.iter().filter_map(|queue| queue.namespaces.get(place)) {
-            for (class, op) in OpClass::ALL.iter().zip(of_queue).filter(|(_, op)| op.count > 0) {
+        let in_queue = |queue: &QueueSnapshot, place: usize| queue.namespaces.get(place).cloned();
+        let of_queues = queues
+            .iter()
+            .flat_map(|queue| places.iter().filter_map(|place| in_queue(queue, *place)));
+        for of_queue in of_queues {
+            for (class, op) in OpClass::ALL.iter().zip(&of_queue).filter(|(_, op)| op.count > 0) {
                 let sum = ops.entry(class.name().to_owned()).or_default();
                 sum.count += op.count;
                 sum.bytes += op.bytes;
@@ -297,7 +308,7 @@ mod without_counters {
 
     pub(in crate::stats) fn namespace_ops(
         _: &[QueueSnapshot],
-        _: usize,
+        _: &[usize],
     ) -> Option<BTreeMap<String, NamespaceOpStats>> {
         None
     }

@@ -156,3 +156,72 @@ fn a_driver_without_threads_ends_its_events_too() {
     };
     assert_eq!(id, 2);
 }
+
+/// Reads lines of `events` until one is `wanted`.
+fn await_event(events: &Handle, at: &mut u64, wanted: impl Fn(&Event) -> bool) {
+    let mut text = vec![0; 1 << 16];
+    loop {
+        let len = events.read_at(&mut text, *at).unwrap();
+        *at += len as u64;
+        let lines = std::str::from_utf8(&text[..len]).unwrap().lines();
+        let found = lines
+            .map(|line| serde_json::from_str::<EventLine>(line).unwrap().event)
+            .any(|event| wanted(&event));
+        if found {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_namespace_that_goes_is_an_error_to_who_has_it_open_and_works_when_it_is_back() {
+    let driver = start("size=1MiB,namespaces=2");
+    let client = root(&driver);
+    let data = client.open("2/data", OpenFlags::READ_WRITE).unwrap();
+    let news = client.open("controller/events", OpenFlags::READ).unwrap();
+    let mut at = 0;
+    let mut block = vec![0; 4096];
+    assert_eq!(data.write_at(&[7; 4096], 4096), Ok(4096));
+    for round in 0..20 {
+        driver.device().set_namespace_active(2, false).unwrap();
+        await_event(&news, &mut at, |event| {
+            *event == Event::NamespaceRemoved { nsid: 2 }
+        });
+        assert_eq!(data.read_at(&mut block, 4096), Err(Errno::ENODEV));
+        assert!(client.open("2/data", OpenFlags::READ).is_err());
+        assert_eq!(driver.driver().stats(false).namespaces.len(), 1);
+        driver.device().set_namespace_active(2, true).unwrap();
+        await_event(&news, &mut at, |event| {
+            matches!(
+                event,
+                Event::NamespaceAdded {
+                    nsid: 2,
+                    blocks: 256,
+                    ..
+                }
+            )
+        });
+        // By every worker, at once.
+        for _ in 0..4 {
+            block.fill(0);
+            assert_eq!(data.read_at(&mut block, 4096), Ok(4096));
+            assert_eq!(block, [7; 4096]);
+        }
+        let ops = driver.driver().stats(false).namespaces[1].ops.clone();
+        assert_eq!(ops.unwrap()["read"].count, 4 * (round + 1), "counted on");
+    }
+    // One that has grown has its new end.
+    driver.device().resize_namespace(2, 300).unwrap();
+    await_event(&news, &mut at, |event| {
+        matches!(
+            event,
+            Event::NamespaceChanged {
+                nsid: 2,
+                blocks: 300,
+                ..
+            }
+        )
+    });
+    assert_eq!(data.write_at(&[9; 4096], 299 * 4096), Ok(4096));
+    assert_eq!(data.write_at(&[9; 4096], 300 * 4096), Err(Errno::ENOSPC));
+}

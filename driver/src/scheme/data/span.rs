@@ -11,6 +11,8 @@ pub(crate) struct Geometry {
     /// Where it begins in the namespace.
     first_block: u64,
     blocks: u64,
+    /// The namespace's ([`Namespace::revision`](crate::namespace::Namespace::revision)).
+    revision: u64,
 }
 
 impl Geometry {
@@ -24,10 +26,16 @@ impl Geometry {
                 lba_shift,
                 first_block: 0,
                 blocks,
+                revision: 0,
             })
         } else {
             Err(Errno::EOPNOTSUPP)
         }
+    }
+
+    /// The same, of a namespace of this revision.
+    pub(crate) fn of_revision(self, revision: u64) -> Self {
+        Self { revision, ..self }
     }
 
     /// `blocks` from `first_block` on of a namespace, as far as it has them.
@@ -36,6 +44,7 @@ impl Geometry {
             lba_shift: self.lba_shift,
             first_block: self.first_block + first_block.min(self.blocks),
             blocks: blocks.min(self.blocks.saturating_sub(first_block)),
+            revision: self.revision,
         }
     }
 
