@@ -134,6 +134,8 @@ impl Command {
             Self::Stats(_) => "stats",
             Self::Bench(_) => "bench",
             Self::Top(_) => "top",
+            Self::Bind(_) => "bind",
+            Self::Unbind(_) => "unbind",
         }
     }
 }
@@ -209,6 +211,17 @@ pub enum Command {
     Bench(BenchArgs),
     /// Watch devices and queues: rates, percentiles, depths, on a screen or as lines
     Top(TopArgs),
+    /// On Linux, take a controller on PCI from the kernel's driver, for nvme-driver --device vfio:ADDRESS; not one in use
+    Bind(BindArgs),
+    /// On Linux, give a controller back to the kernel's driver
+    Unbind(BindArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct BindArgs {
+    /// The controller's address, such as 0000:01:00.0 or 01:00.0
+    #[arg(value_name = "ADDRESS")]
+    pub address: String,
 }
 
 #[derive(Debug, Args)]

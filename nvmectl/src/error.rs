@@ -66,6 +66,13 @@ pub enum Error {
         /// The device ends with this command, so that nothing more can be learnt from it.
         embedded: bool,
     },
+    /// A function of PCI cannot be given to a driver.
+    #[error("{message}")]
+    Bind {
+        exit_code: u8,
+        message: String,
+        hint: String,
+    },
     /// Refused, because it would destroy data.
     #[error("refused: {lost}")]
     Refused { lost: String, hint: String },
@@ -158,6 +165,7 @@ impl Error {
             Self::Tree(TreeError { errno, .. }) | Self::Bench { errno, .. } => exit_code_of(*errno),
             Self::Start(error) => exit_code_of_start(error),
             Self::Malformed { .. } | Self::RequestsFailed { .. } => 1,
+            Self::Bind { exit_code, .. } => *exit_code,
             Self::Refused { .. } => 8,
             Self::HealthWarning { .. } => 9,
             Self::Interrupted => 130,
@@ -180,6 +188,7 @@ impl Error {
             Self::Malformed { .. } => "malformed",
             Self::Bench { .. } => "bench",
             Self::RequestsFailed { .. } => "requests_failed",
+            Self::Bind { .. } => "bind",
             Self::Refused { .. } => "refused",
             Self::HealthWarning { .. } => "health_warning",
             Self::Interrupted => "interrupted",
@@ -190,7 +199,7 @@ impl Error {
     /// What to do next, where there is something to say.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Usage { hint, .. } | Self::Refused { hint, .. } => hint.clone(),
+            Self::Usage { hint, .. } | Self::Refused { hint, .. } | Self::Bind { hint, .. } => hint.clone(),
             Self::RootDenied { .. } => {
                 "run as a user who may, name another folder with --root or NVME_ROOT, or add --emulate"
                     .to_owned()

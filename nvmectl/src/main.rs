@@ -5,12 +5,16 @@
 //! as text or as JSON ([`view`], [`output`]). What cannot work is refused before anything is opened ([`args`]); what goes
 //! wrong is said with its reason, what to do next, and an exit code of its own ([`error`]).
 //!
+//! Beside that, on Linux, `bind` and `unbind` take controllers from the kernel's driver and give them back.
+//!
 //! It sends no command of its own making to a device, formats nothing and erases nothing but by `bench` with
 //! `--destructive`.
 #![forbid(unsafe_code)]
 
 mod args;
 mod bench;
+#[cfg(target_os = "linux")]
+mod bind;
 mod device;
 mod error;
 mod error_log;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use nvme_driver::config::Config;
 use serde::Serialize;
 
-use crate::args::{Cli, Command, Format, Global};
+use crate::args::{BindArgs, Cli, Command, Format, Global};
 use crate::bench::Bench;
 use crate::device::{self, DeviceName};
 use crate::error::Error;
@@ -97,7 +97,46 @@ pub fn run(cli: &Cli) -> Result<(), Error> {
             on(&*tree, |tree| bench.run(tree, global.dry_run, &mut output))
         }
         Command::Top(args) => Top::new(args, global)?.run(&mut output),
+        Command::Bind(args) => run_bind(global, args, true, &mut output),
+        Command::Unbind(args) => run_bind(global, args, false, &mut output),
     }
+}
+
+/// Gives a controller to vfio-pci, or back to the kernel's own driver.
+fn run_bind(global: &Global, args: &BindArgs, to_vfio: bool, output: &mut Output) -> Result<(), Error> {
+    let name = if to_vfio { "bind" } else { "unbind" };
+    if global.emulate.is_some() || global.root.is_some() || global.device.is_some() {
+        return Err(Error::usage(
+            format!("{name} is about a function of PCI, not about what a driver serves"),
+            format!(
+                "nvmectl {name} {}, without --emulate, --root and --device",
+                args.address
+            ),
+        ));
+    }
+    output.check_format(name, &[])?;
+    bind_on_this_system(global, args, to_vfio, output)
+}
+
+#[cfg(target_os = "linux")]
+fn bind_on_this_system(
+    global: &Global,
+    args: &BindArgs,
+    to_vfio: bool,
+    output: &mut Output,
+) -> Result<(), Error> {
+    use crate::bind::{Bind, To};
+    let to = if to_vfio { To::Vfio } else { To::Kernel };
+    Bind::new(&args.address, to)?.run(global.dry_run, output)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn bind_on_this_system(_: &Global, _: &BindArgs, _: bool, _: &mut Output) -> Result<(), Error> {
+    Err(Error::Bind {
+        exit_code: 6,
+        message: "drivers of the kernel are given their devices like this on Linux only".to_owned(),
+        hint: "here pcid hands controllers over".to_owned(),
+    })
 }
 
 /// What `run` does with `tree`; its errors say in whose tree they happened.

@@ -182,6 +182,19 @@ const USAGE: &[(&str, &[&str])] = &[
         "top -d 1p1 -b",
         &["1p1 is a partition, and top does not work on one"],
     ),
+    // bind and unbind.
+    ("bind", &["<ADDRESS>"]),
+    (
+        "bind nvme0",
+        &["\"nvme0\" is not the address of a PCI function", "0000:01:00.0"],
+    ),
+    ("unbind 01:00.8", &["\"01:00.8\""]),
+    ("bind 01:00.0 -o hex", &["bind cannot be printed as hex"]),
+    (
+        "unbind 01:00.0 -d nvme:1",
+        &["unbind is about a function of PCI", "without --emulate"],
+    ),
+    ("bind 01:00.0 --emulate", &["bind is about a function of PCI"]),
     // bench: patterns.
     ("bench --read --write", &["cannot be used with"]),
     ("bench --randread --rw randread", &["cannot be used with"]),
@@ -403,5 +416,14 @@ fn help_and_version_are_no_errors() {
         let ran = run(line);
         assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{line}");
         assert!(ran.stdout.contains(words), "{line}: {}", ran.stdout);
+    }
+}
+
+/// No machine has as many buses in its last domain.
+#[test]
+fn a_function_that_is_not_there_is_not_found() {
+    for line in ["bind ffffffff:ff:1f.7", "unbind ffffffff:ff:1f.7 --dry-run"] {
+        let words = ["there is no PCI function ffffffff:ff:1f.7", "NVMe controllers"];
+        refused(|| nvmectl(line), line, 4, &words);
     }
 }
