@@ -272,6 +272,8 @@ impl Controller {
         self.phase = Phase::Ready;
         self.is_dirty = true;
         device.set_running(self.shutdown == Shutdown::None);
+        // Those that have doorbells to look at begin to.
+        device.wake_all();
         if !device.registers.finish_enable(true) {
             // Disabled again meanwhile: the reset that this asks for is on its way.
             device.set_running(false);

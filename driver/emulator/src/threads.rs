@@ -94,14 +94,18 @@ fn run(emulator: &Emulator, thread: usize, clock: &(dyn Fn() -> u64 + Send + Syn
         if let Some(doze) = emulator.device().threads.get(thread) {
             // Wakes early enough to spin for the rest: a timer of the system is late more often than not.
             let mut timeout_ns = sleep_ns.map(|sleep_ns| sleep_ns - SLEEP_MIN_NS / 2);
-            // Doorbells of a device that is stopped mean nothing.
-            if emulator.device().registers.has_shared_doorbells() && !emulator.device().is_stopped() {
+            // Doorbells of a device that is stopped mean nothing; once it runs, whoever sleeps without an end is woken.
+            let device = emulator.device();
+            let looks = device.registers.has_shared_doorbells() && !device.is_stopped();
+            if looks {
                 timeout_ns = Some(timeout_ns.map_or(look_ns, |ns| ns.min(look_ns)));
                 look_ns = (look_ns * 2).min(LOOK_MAX_NS);
             }
+            let has_started = || device.registers.has_shared_doorbells() && !looks && !device.is_stopped();
             let mut worked = false;
             doze.sleep(timeout_ns.map(Duration::from_nanos), || {
                 worked = stop.load(Ordering::Acquire)
+                    || has_started()
                     || emulator.arm_shard(thread, now_ns)
                     || emulator.turn(thread, clock);
                 worked
