@@ -20,6 +20,8 @@ pub mod linux;
 pub mod redox;
 #[cfg(target_os = "linux")]
 pub mod vfio;
+#[cfg(target_os = "linux")]
+pub mod vfio_user;
 
 /// One controller, wherever it is.
 ///

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `emulated`, `emulated:SPEC` | one in this process: [`nvme_emulator::Config`] says what SPEC may be |
 //! | `vfio:0000:01:00.0`, `vfio:01:00.0` | on Linux, a function that is bound to vfio-pci; options behind commas: `noiommu`, `irq=msix\|msi\|intx` |
+//! | `vfio-user:SOCKET` | on Linux, one that another process serves |
 //! | `pcid` | on Redox, the function that pcid hands over |
 //!
 //! ```
@@ -17,6 +18,8 @@
 //! ```
 
 use std::fmt;
+#[cfg(target_os = "linux")]
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -24,6 +27,8 @@ use crate::backend::Backend;
 use crate::backend::emulated::EmulatedBackend;
 #[cfg(target_os = "linux")]
 use crate::backend::vfio::{VfioBackend, VfioDevice, error::Trouble, host::Host};
+#[cfg(target_os = "linux")]
+use crate::backend::vfio_user::{ConnectError, VfioUserBackend};
 use crate::clock::Clock;
 
 /// Where a controller is.
@@ -35,6 +40,9 @@ pub enum Device {
     /// On PCI, handed over by the kernel's VFIO.
     #[cfg(target_os = "linux")]
     Vfio(VfioDevice),
+    /// Served by another process, at this socket.
+    #[cfg(target_os = "linux")]
+    VfioUser(PathBuf),
     /// Handed over by pcid, to the process that it starts: whoever is that process connects by
     /// [`RedoxBackend`](crate::backend::redox::RedoxBackend).
     #[cfg(target_os = "redox")]
@@ -101,6 +109,18 @@ impl From<Trouble> for OpenErrorKind {
     }
 }
 
+#[cfg(target_os = "linux")]
+impl From<&ConnectError> for OpenErrorKind {
+    fn from(error: &ConnectError) -> Self {
+        match error {
+            ConnectError::NoSocket(_) | ConnectError::NobodyListens(_) => Self::NotThere,
+            ConnectError::Permission(_) => Self::Permission,
+            ConnectError::NotNvme { .. } => Self::Usage,
+            _ => Self::Other,
+        }
+    }
+}
+
 impl Device {
     /// Opens it. Nothing is asked of the controller yet.
     ///
@@ -118,6 +138,12 @@ impl Device {
                 let backend = VfioBackend::open(&Host::default(), device)
                     .map_err(|error| OpenError::new(error.trouble().into(), error))?;
                 Ok(Arc::new(backend))
+            }
+            #[cfg(target_os = "linux")]
+            Self::VfioUser(socket) => {
+                let backend = VfioUserBackend::connect(socket)
+                    .map_err(|error| OpenError::new(OpenErrorKind::from(&error), error))?;
+                Ok(backend)
             }
             #[cfg(target_os = "redox")]
             Self::Pcid => Err(OpenError::new(
@@ -142,12 +168,21 @@ impl FromStr for Device {
             "vfio" => spec.parse().map(Self::Vfio),
             #[cfg(not(target_os = "linux"))]
             "vfio" => Err("the kernel hands functions over by VFIO on Linux only".to_owned()),
+            #[cfg(target_os = "linux")]
+            "vfio-user" if spec.is_empty() => {
+                Err("vfio-user needs the socket of the server: vfio-user:/path/to/socket".to_owned())
+            }
+            #[cfg(target_os = "linux")]
+            "vfio-user" => Ok(Self::VfioUser(spec.into())),
+            #[cfg(not(target_os = "linux"))]
+            "vfio-user" => Err("controllers of other processes can be had on Linux only".to_owned()),
             #[cfg(target_os = "redox")]
             "pcid" if spec.is_empty() => Ok(Self::Pcid),
             #[cfg(not(target_os = "redox"))]
             "pcid" => Err("pcid hands controllers over on Redox only".to_owned()),
             _ => Err(format!(
-                "there is no kind of device \"{kind}\"; use emulated, emulated:SPEC or vfio:ADDRESS, such as vfio:0000:01:00.0"
+                "there is no kind of device \"{kind}\"; use emulated, emulated:SPEC, vfio:ADDRESS, such as \
+                 vfio:0000:01:00.0, or vfio-user:SOCKET"
             )),
         }
     }
@@ -176,6 +211,18 @@ mod tests {
         assert_eq!(device.address.to_string(), "0000:01:00.0");
         assert!("vfio".parse::<Device>().is_err());
         assert!("pcid".parse::<Device>().unwrap_err().contains("Redox"));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_server_is_named_by_its_socket() {
+        let Ok(Device::VfioUser(socket)) = "vfio-user:/tmp/a:b".parse() else {
+            panic!()
+        };
+        assert_eq!(socket.to_str(), Some("/tmp/a:b"));
+        assert!("vfio-user:".parse::<Device>().unwrap_err().contains("/path"));
+        let error = Device::VfioUser("/nowhere/socket".into()).open(&Clock::system());
+        assert_eq!(error.map(|_| ()).unwrap_err().kind(), OpenErrorKind::NotThere);
     }
 
     #[test]

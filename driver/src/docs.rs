@@ -8,3 +8,6 @@ pub mod redox {}
 
 #[doc = include_str!("../docs/guests.md")]
 pub mod guests {}
+
+#[doc = include_str!("../docs/vfio-user.md")]
+pub mod vfio_user {}

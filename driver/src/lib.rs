@@ -87,8 +87,9 @@
 //!   it will not be disabled that memory is leaked rather than reused.
 //! - **`unsafe`** is in [`backend`], [`dma`], [`clock`] and `redox` only, each block with its reason.
 //!
-//! On Linux it takes a controller from the kernel ([how](docs::linux)); on Redox it takes the place of that system's own
-//! driver ([how](docs::redox)).
+//! On Linux it takes a controller from the kernel ([how](docs::linux)) or drives one that another process serves, and
+//! serves its own emulated one to others ([how](docs::vfio_user)); on Redox it takes the place of that system's own driver
+//! ([how](docs::redox)).
 //!
 //! # Features
 //!
@@ -97,8 +98,8 @@
 //!
 //! # What it does not do yet
 //!
-//! There are three backends: the [emulated](backend::emulated) controller, a function that the kernel hands over on Linux
-//! (`backend::vfio`, [how](docs::linux)), and what pcid hands over on Redox (`backend::redox`, on 64-bit systems). There is
+//! There are four backends: the [emulated](backend::emulated) controller, a function that the kernel hands over on Linux
+//! (`backend::vfio`, [how](docs::linux)), one that another process serves there (`backend::vfio_user`), and what pcid hands over on Redox (`backend::redox`, on 64-bit systems). There is
 //! no recovery: a controller on which a command is not answered for 30 seconds, or that reports a fatal error, is given up,
 //! and everything is answered as [lost](IoError::Lost). Asynchronous events, shadow doorbells, SGLs, metadata and end-to-end protection are not used.
 //! Workers are bound to CPUs only where each interrupt vector has one, which is on Redox.
@@ -158,6 +159,8 @@ pub mod scheme;
     reason = "cells by an operation or by a bucket of fixed tables, several times per command"
 )]
 pub mod stats;
+#[cfg(target_os = "linux")]
+pub mod vfio_user;
 pub mod worker;
 
 pub use config::Config;
