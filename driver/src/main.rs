@@ -23,6 +23,9 @@ mod serve;
 #[cfg(all(target_os = "linux", feature = "fuse"))]
 mod serve;
 
+#[cfg(target_os = "linux")]
+mod emulate;
+
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -51,11 +54,14 @@ const INTERRUPTED: u8 = 130;
 /// Brings up a controller and serves it as a tree of files: namespaces to read and write, statistics, identify, logs
 /// and benchmarks as documents. Ends in order on SIGTERM or SIGINT.
 #[derive(Parser, Debug)]
-#[command(version, after_help = EXAMPLES)]
+#[command(version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 struct Args {
+    #[cfg(target_os = "linux")]
+    #[command(subcommand)]
+    task: Option<Task>,
     /// The controller: `emulated`, or `emulated:SPEC` with SPEC such as `size=4GiB,latency=80us,backing=file:/tmp/disk`;
-    /// on Linux also `vfio:0000:01:00.0`, a function that `nvmectl bind` has taken from the kernel's driver; on Redox also
-    /// `pcid`: the function that pcid hands over. [default: pcid where there is one, else emulated]
+    /// on Linux also `vfio:0000:01:00.0`, a function that `nvmectl bind` has taken from the kernel's driver, and
+    /// `vfio-user:SOCKET`, one that another process serves; on Redox also `pcid`: the function that pcid hands over. [default: pcid where there is one, else emulated]
     #[arg(long, value_name = "DEVICE")]
     device: Option<Device>,
     /// Where the tree is mounted; made if it is not there. [default: /run/scheme/NAME]
@@ -74,7 +80,13 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_threads)]
     threads: usize,
     /// What is logged on standard error: error, warn, info, debug, trace, or a filter as RUST_LOG has it.
-    #[arg(long, value_name = "LEVEL", env = "RUST_LOG", default_value = "warn")]
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        env = "RUST_LOG",
+        default_value = "warn",
+        global = true
+    )]
     log: String,
     /// What the benchmark does. It never writes.
     #[arg(long, value_name = "PATTERN", default_value = "randread")]
@@ -94,6 +106,13 @@ struct Args {
     /// Print the benchmark's result as JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// What else than driving a controller.
+#[cfg(target_os = "linux")]
+#[derive(clap::Subcommand, Debug)]
+enum Task {
+    Emulate(emulate::Emulate),
 }
 
 /// The FUSE library warns of what its users do not implement, and calls it an error when a client has been killed before
@@ -120,6 +139,8 @@ Examples:
   nvme-driver --device emulated:backing=file:/tmp/disk,size=1GiB --mount /tmp/nvme --log info
   NVME_BENCHMARK=1 nvme-driver --bench-time 2s --json
   nvmectl bind 01:00.0 && nvme-driver --device vfio:01:00.0
+  nvme-driver emulate --vfio-user /tmp/nvme.sock size=4GiB &
+  NVME_BENCHMARK=1 nvme-driver --device vfio-user:/tmp/nvme.sock
 
 Exit codes: 0 ok, 1 device error, or the device is in use, 2 usage, or not an NVMe
   controller, 3 permission, or too little memory may be locked, 4 no such device, or
@@ -216,6 +237,10 @@ fn main() -> ExitCode {
     env_logger::Builder::new()
         .parse_filters(&format!("{}{quiet}", args.log))
         .init();
+    #[cfg(target_os = "linux")]
+    if let Some(Task::Emulate(emulate)) = args.task {
+        return emulate::run(emulate);
+    }
     let config = match Config::from_env() {
         Ok(config) => config,
         Err(error) => return fail(USAGE, &error),
