@@ -14,6 +14,7 @@ use nvme_spec::register::{self, Cap, Cc};
 
 use crate::admin::{AdminData, AdminFinished, AdminQueue};
 use crate::backend::Backend;
+use crate::bell::{Bell, ShadowPages};
 use crate::config::{Config, PollingMode};
 use crate::controller::{AdminContext, Identity};
 use crate::dma::Region;
@@ -72,6 +73,8 @@ enum Step {
     IdentifyController,
     IdentifyControllerNvm,
     SetNumberOfQueues,
+    /// For doorbells in memory, where the controller looks for them there.
+    ConfigureDoorbells,
     /// So that the health is known from the start.
     ReadSmart,
     /// Active namespaces above this one.
@@ -90,6 +93,7 @@ impl Step {
             Self::IdentifyController => "Identify Controller",
             Self::IdentifyControllerNvm => "Identify I/O Command Set specific Controller",
             Self::SetNumberOfQueues => "Set Features, Number of Queues",
+            Self::ConfigureDoorbells => "Doorbell Buffer Config",
             Self::ReadSmart => "Get Log Page, SMART / Health Information",
             Self::ListNamespaces(_) => "Identify, Active Namespace ID list",
             Self::IdentifyNamespace(_) => "Identify Namespace",
@@ -124,6 +128,10 @@ pub(crate) struct Bringup {
     nsids: Vec<u32>,
     limits: Limits,
     wanted_queues: u16,
+    /// Doorbells in memory; until the controller has agreed, in `offered_shadows`.
+    has_shadow_doorbells: bool,
+    shadows: Option<ShadowPages>,
+    offered_shadows: Option<ShadowPages>,
     making: Option<QueueParts>,
 }
 
@@ -164,6 +172,9 @@ impl Bringup {
                 max_range_blocks: u64::from(u32::MAX),
             },
             wanted_queues: 0,
+            has_shadow_doorbells: false,
+            shadows: None,
+            offered_shadows: None,
             making: None,
             backend,
         }
@@ -346,9 +357,22 @@ impl Bringup {
             entries,
             sq: self.allocate(entries as usize * 64)?,
             cq: self.allocate(entries as usize * 16)?,
-            sq_doorbell: self.registers.doorbell(qid, false, self.cap)?,
-            cq_doorbell: self.registers.doorbell(qid, true, self.cap)?,
+            sq_bell: self.bell(qid, false)?,
+            cq_bell: self.bell(qid, true)?,
+            polled: qid > 0 && self.config.polling == PollingMode::Polling,
         })
+    }
+
+    /// The doorbell of a queue. The admin queue's is always the register: drivers in the field never write its shadow, and
+    /// controllers rely on that.
+    fn bell(&self, qid: u16, completion: bool) -> Result<Bell, Error> {
+        let register = self.registers.doorbell(qid, completion, self.cap)?;
+        let shadows = self.shadows.as_ref().filter(|_| qid > 0);
+        let offset = register::doorbell_offset(qid, completion, self.cap.dstrd()) - register::DOORBELLS;
+        Ok(Bell::new(
+            register,
+            shadows.and_then(|pages| pages.shadow(offset)),
+        ))
     }
 
     fn pool(&mut self) -> Result<PagePool, Error> {
@@ -401,6 +425,18 @@ impl Bringup {
                 let queues = NumberOfQueues::new().with_nsqr_z(wanted_z).with_ncqr_z(wanted_z);
                 (
                     command::set_features(FeatureId::NUMBER_OF_QUEUES, 0, queues.into(), false),
+                    AdminData::None,
+                )
+            }
+            Step::ConfigureDoorbells => {
+                let pages = ShadowPages {
+                    doorbells: self.allocate(self.limits.page_bytes)?,
+                    event_indexes: self.allocate(self.limits.page_bytes)?,
+                };
+                let (doorbells, event_indexes) = (pages.doorbells.iova(), pages.event_indexes.iova());
+                self.offered_shadows = Some(pages);
+                (
+                    command::doorbell_buffer_config(doorbells, event_indexes),
                     AdminData::None,
                 )
             }
@@ -509,6 +545,15 @@ impl Bringup {
                     );
                 }
                 self.wanted_queues = self.wanted_queues.min(granted);
+                Ok(Some(if self.has_shadow_doorbells {
+                    Step::ConfigureDoorbells
+                } else {
+                    Step::ReadSmart
+                }))
+            }
+            Step::ConfigureDoorbells => {
+                // It works without, too.
+                self.shadows = self.offered_shadows.take().filter(|_| status.is_success());
                 Ok(Some(Step::ReadSmart))
             }
             Step::ReadSmart => {

@@ -179,6 +179,17 @@ impl Region {
         unsafe { AtomicU32::from_ptr(self.base.add(offset).cast().as_ptr()).load(Ordering::Acquire) }
     }
 
+    /// Writes the 32-bit word at `offset`, so that the device sees what was written before it first.
+    ///
+    /// # Panics
+    /// If it is not inside or not aligned.
+    #[inline]
+    pub(crate) fn store_u32(&self, offset: usize, value: u32) {
+        assert!(self.check(offset, 4).is_some() && (self.base.as_ptr() as usize + offset).is_multiple_of(4));
+        // SAFETY: inside and aligned, as asserted; accessed only atomically or by the device.
+        unsafe { AtomicU32::from_ptr(self.base.add(offset).cast().as_ptr()).store(value, Ordering::Release) }
+    }
+
     pub(crate) fn as_ptr(&self) -> *mut u8 {
         self.base.as_ptr()
     }

@@ -121,6 +121,7 @@
 pub mod admin;
 mod admin_worker;
 pub mod backend;
+mod bell;
 pub mod benchmark;
 mod bringup;
 pub mod clock;

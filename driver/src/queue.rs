@@ -9,7 +9,7 @@
 
 use nvme_spec::{CompletionEntry, Status, SubmissionEntry};
 
-use crate::backend::Doorbell;
+use crate::bell::Bell;
 use crate::dma::Region;
 use crate::stats::{OpClass, QueueRecorder, Rejected};
 
@@ -17,6 +17,8 @@ use crate::stats::{OpClass, QueueRecorder, Rejected};
 pub(crate) const MAX_SLOTS: usize = 4096;
 const SQE_BYTES: usize = size_of::<SubmissionEntry>();
 const CQE_BYTES: usize = size_of::<CompletionEntry>();
+/// Of a completion queue that is polled, the part (1 / n) that may be taken without the device being told.
+const UNTOLD_PART: u32 = 8;
 /// No slot, in the list of those that are out.
 const NIL: u16 = u16::MAX;
 
@@ -29,8 +31,10 @@ pub(crate) struct Rings {
     pub(crate) entries: u32,
     pub(crate) sq: Region,
     pub(crate) cq: Region,
-    pub(crate) sq_doorbell: Doorbell,
-    pub(crate) cq_doorbell: Doorbell,
+    pub(crate) sq_bell: Bell,
+    pub(crate) cq_bell: Bell,
+    /// The controller does not interrupt for completions: it need not learn at once which of them have been taken.
+    pub(crate) polled: bool,
 }
 
 /// A slot that [`QueuePair::reserve`] has set aside; becomes a command with [`QueuePair::push`].
@@ -97,6 +101,8 @@ pub(crate) struct QueuePair<T> {
     rings: Rings,
     sq_tail: u32,
     cq_head: u32,
+    /// Completions taken that the device has not been told of.
+    untold: u32,
     /// The phase tag that new completions have (section 4.2.4).
     phase: bool,
     slots: Box<[Slot<T>]>,
@@ -141,6 +147,7 @@ impl<T> QueuePair<T> {
             rings,
             sq_tail: 0,
             cq_head: 0,
+            untold: 0,
             phase: true,
             slots: (0..slots).map(|_| slot()).collect(),
             slot_bits,
@@ -262,13 +269,23 @@ impl<T> QueuePair<T> {
         let commands = self.batch.len() - waiting;
         self.batch.clear();
         self.out += commands;
-        if commands > 0 {
+        // Each command that is out needs a place in the completion queue, which what it has not been told of still takes.
+        let full = self.untold as usize + self.out >= self.rings.entries as usize - 1;
+        let tells = full && self.untold > 0 && self.publish_head();
+        let rings = self.rings.sq_bell.publish(self.sq_tail);
+        if commands > 0 || tells {
             self.recorder.begin();
-            self.recorder.doorbell(now_ns, commands as u64);
+            self.recorder.handed(now_ns, commands as u64);
+            self.recorder.doorbells(u64::from(rings), u64::from(tells));
             self.recorder.oldest(self.oldest_ns().unwrap_or(0));
             self.recorder.end();
         }
-        self.rings.sq_doorbell.ring(self.sq_tail);
+        if tells {
+            self.rings.cq_bell.ring();
+        }
+        if rings {
+            self.rings.sq_bell.ring();
+        }
     }
 
     /// Whether the next completion entry is new. Changes nothing.
@@ -401,12 +418,27 @@ impl<T> QueuePair<T> {
             self.recorder.end();
             return taken;
         }
-        self.rings.cq_doorbell.ring(self.cq_head);
+        self.untold += taken as u32;
+        // A controller that interrupts may wait for the doorbell before it does so again. To any other a write for every
+        // few would tell nothing that matters, and cost as much as the command.
+        let tells =
+            (!self.rings.polled || self.untold >= self.rings.entries / UNTOLD_PART) && self.publish_head();
+        if tells {
+            self.rings.cq_bell.ring();
+        }
+        self.recorder.doorbells(0, u64::from(tells));
         self.recorder.out_is(now_ns, self.out as u64);
         self.recorder.pass(taken);
         self.recorder.oldest(self.oldest_ns().unwrap_or(0));
         self.recorder.end();
         taken
+    }
+
+    /// Tells how far completions have been taken; says whether the register is to be written too.
+    #[inline]
+    fn publish_head(&mut self) -> bool {
+        self.untold = 0;
+        self.rings.cq_bell.publish(self.cq_head)
     }
 
     /// Takes back the commands that are out, without their completions: to be called when the device has been

@@ -2,7 +2,7 @@
 
 use nvme_spec::Status;
 use nvme_spec::command::NSID_ALL;
-use nvme_spec::identify::{IdentifyController, IdentifyControllerNvm, NamespaceList};
+use nvme_spec::identify::{IdentifyController, IdentifyControllerNvm, NamespaceList, Oacs};
 use nvme_spec::register;
 use zerocopy::FromBytes;
 
@@ -46,6 +46,7 @@ impl Bringup {
             self.config.num_queues
         };
         self.wanted_queues = asked.clamp(1, 0xFFFE);
+        self.has_shadow_doorbells = Oacs::from(identify.oacs.get()).doorbell_buffer_config();
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::backend::Backend;
 use crate::backend::emulated::EmulatedBackend;
+use crate::bell::ShadowPages;
 
 /// A queue pair whose device is the test: it reads the submission ring and writes the completion ring by hand.
 struct Rig {
@@ -23,18 +24,33 @@ const QID: u16 = 5;
 
 impl Rig {
     fn new(entries: u32, limit: usize) -> Self {
+        Self::with_bells(entries, limit, false, false).0
+    }
+
+    /// One whose doorbells may be in memory too, where the pages show what the device has been told.
+    fn with_bells(entries: u32, limit: usize, polled: bool, shadowed: bool) -> (Self, ShadowPages) {
         let backend = EmulatedBackend::stepped(Default::default()).unwrap();
         let sq = backend.allocate(entries as usize * SQE_BYTES).unwrap();
         let cq = backend.allocate(entries as usize * CQE_BYTES).unwrap();
+        let page = || backend.allocate(4096).unwrap();
+        let pages = ShadowPages {
+            doorbells: page(),
+            event_indexes: page(),
+        };
+        // No pointer ever gets so far: the device asks for no register.
+        pages.event_indexes.store_u32(0, 0xFFFF);
+        pages.event_indexes.store_u32(4, 0xFFFF);
+        let shadow = |offset| pages.shadow(offset).filter(|_| shadowed);
         let rings = Rings {
             qid: QID,
             entries,
             sq: sq.clone(),
             cq: cq.clone(),
-            sq_doorbell: backend.doorbell(DOORBELLS).unwrap(),
-            cq_doorbell: backend.doorbell(DOORBELLS + 4).unwrap(),
+            polled,
+            sq_bell: Bell::new(backend.doorbell(DOORBELLS).unwrap(), shadow(0)),
+            cq_bell: Bell::new(backend.doorbell(DOORBELLS + 4).unwrap(), shadow(4)),
         };
-        Self {
+        let rig = Self {
             pair: QueuePair::new(rings, limit, 1),
             sq,
             cq,
@@ -42,7 +58,8 @@ impl Rig {
             sq_head: 0,
             cq_tail: 0,
             phase: true,
-        }
+        };
+        (rig, pages)
     }
 
     /// Sends a command with `context`; `None` if there is no room.
@@ -308,6 +325,41 @@ proptest! {
         {
             let counters = rig.counters();
             prop_assert_eq!(counters.submitted - counters.completed, (out.len() + posted.len()) as u64);
+        }
+    }
+}
+
+proptest! {
+    /// A device whose completions are polled for is told late what has been taken, and always finds room for the next.
+    #[test]
+    fn a_polled_completion_queue_never_fills_up(
+        entries in 2u32..40,
+        polled in any::<bool>(),
+        steps in prop::collection::vec((0usize..40, 0usize..40, 1usize..17), 1..60),
+    ) {
+        let (mut rig, pages) = Rig::with_bells(entries, entries as usize - 1, polled, true);
+        let (mut posted, mut reaped, mut told, mut head) = (0u64, 0u64, 0u64, 0u32);
+        let mut tell = |told: &mut u64| {
+            let now = pages.doorbells.load_u32(4);
+            *told += u64::from((now + entries - head) % entries);
+            head = now;
+        };
+        let mut fetched = std::collections::VecDeque::new();
+        for (push, post, pass) in steps {
+            let pushed = (0..push).take_while(|_| rig.push(0).is_some()).count();
+            rig.pair.ring(1);
+            tell(&mut told);
+            fetched.extend((0..pushed).map(|_| rig.fetch().cid));
+            for cid in fetched.drain(..post.min(fetched.len())).collect::<Vec<_>>() {
+                prop_assert!(posted - told < u64::from(entries) - 1, "there is no room for a completion");
+                rig.post(cid, QID, 0);
+                posted += 1;
+            }
+            let taken = (0..pass).take_while(|_| rig.pair.reap(2).is_some()).count();
+            rig.pair.end_pass(2);
+            tell(&mut told);
+            reaped += taken as u64;
+            prop_assert!(polled || told == reaped, "told at once");
         }
     }
 }

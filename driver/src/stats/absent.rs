@@ -50,7 +50,8 @@ impl QueueRecorder {
         false
     }
 
-    pub(crate) fn doorbell(&mut self, _now_ns: u64, _commands: u64) {}
+    pub(crate) fn handed(&mut self, _now_ns: u64, _commands: u64) {}
+    pub(crate) fn doorbells(&self, _sq: u64, _cq: u64) {}
 
     pub(crate) fn completed(
         &mut self,

@@ -70,18 +70,24 @@ impl QueueRecorder {
         self.stats.asked()
     }
 
-    /// A submission doorbell was written for `commands` commands at `now_ns`.
+    /// `commands` commands were handed to the device at `now_ns`.
     #[inline]
-    pub(crate) fn doorbell(&mut self, now_ns: u64, commands: u64) {
+    pub(crate) fn handed(&mut self, now_ns: u64, commands: u64) {
         self.advance(now_ns);
         self.inflight += commands;
         let live = &self.stats.live;
         add(&live.submitted, commands);
-        add(&live.sq_doorbells, 1);
         self.show();
         if self.inflight > live.inflight_max.load(Ordering::Relaxed) {
             live.inflight_max.store(self.inflight, Ordering::Relaxed);
         }
+    }
+
+    /// So many doorbell registers were or are now written, of the submission and of the completion queue.
+    #[inline]
+    pub(crate) fn doorbells(&self, sq: u64, cq: u64) {
+        add(&self.stats.live.sq_doorbells, sq);
+        add(&self.stats.live.cq_doorbells, cq);
     }
 
     /// One command has completed.
@@ -160,12 +166,11 @@ impl QueueRecorder {
         self.show();
     }
 
-    /// A pass over the completion queue that took `entries` entries and wrote the doorbell.
+    /// A pass over the completion queue that took `entries` entries.
     #[inline]
     pub(crate) fn pass(&self, entries: u64) {
         let live = &self.stats.live;
         add(&live.polls, 1);
-        add(&live.cq_doorbells, 1);
         add(&self.stats.wakeup_hist[index_of(entries)], 1);
     }
 

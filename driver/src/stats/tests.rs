@@ -20,7 +20,8 @@ fn read(recorder: &mut QueueRecorder, device_ns: u64) {
 fn what_was_recorded_is_what_is_read() {
     let mut recorder = QueueRecorder::new(1, 4);
     recorder.begin();
-    recorder.doorbell(1_000, 3);
+    recorder.handed(1_000, 3);
+    recorder.doorbells(1, 0);
     recorder.end();
     recorder.begin();
     read(&mut recorder, 100);
@@ -66,7 +67,8 @@ fn what_was_recorded_is_what_is_read() {
 fn sums_over_time_grow_while_commands_hang_and_never_go_down() {
     let mut recorder = QueueRecorder::new(0, 4);
     recorder.begin();
-    recorder.doorbell(1_000, 2);
+    recorder.handed(1_000, 2);
+    recorder.doorbells(1, 0);
     recorder.end();
     let stats = recorder.stats();
     let at = |now_ns| stats.snapshot(now_ns, false).counters;
@@ -131,7 +133,8 @@ fn a_reader_of_a_busy_writer_gets_one_moment() {
             while !stop.load(Ordering::Relaxed) {
                 now_ns += 10;
                 recorder.begin();
-                recorder.doorbell(now_ns, 2);
+                recorder.handed(now_ns, 2);
+                recorder.doorbells(1, 0);
                 recorder.end();
                 recorder.begin();
                 read(&mut recorder, now_ns % 1_000_000);
