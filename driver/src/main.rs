@@ -37,6 +37,7 @@ use nvme_driver::backend::{Backend, BackendError};
 use nvme_driver::benchmark::{self, Report, Stop};
 use nvme_driver::clock::Clock;
 use nvme_driver::device::Device;
+use nvme_driver::events::EventListener;
 use nvme_driver::{Config, Controller, Driver};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -312,6 +313,20 @@ fn serve(_driver: &Driver, _args: &Args) -> ExitCode {
     )
 }
 
+/// Ends the benchmark early when the system wants the controller back, which waits for that.
+struct Leaving {
+    driver: Driver,
+    stop: Stop,
+}
+
+impl EventListener for Leaving {
+    fn news(&self) {
+        if self.driver.removal_asked() {
+            self.stop.stop();
+        }
+    }
+}
+
 fn run_benchmark(driver: &Driver, args: &Args) -> ExitCode {
     let namespaces = driver.namespaces();
     let Some(namespace) = namespaces.iter().find(|namespace| namespace.is_usable()) else {
@@ -341,6 +356,13 @@ fn run_benchmark(driver: &Driver, args: &Args) -> ExitCode {
         // order.
         move || signals.forever().next().inspect(|_| stop.stop())
     });
+    let leaving: Arc<dyn EventListener> = Arc::new(Leaving {
+        driver: driver.clone(),
+        stop: stop.clone(),
+    });
+    driver.events().listen(Arc::downgrade(&leaving));
+    // It may have been asked for before anybody listened.
+    leaving.news();
     log::info!("the benchmark runs on namespace {}", namespace.nsid);
     let outcome = benchmark::run_blocking(driver, namespace.nsid, &job, &stop, |_| ());
     handle.close();
