@@ -85,6 +85,12 @@ pub const QUIRKS: &[Quirk] = &[
     },
     Quirk {
         of: "QEMU (client)",
+        does: "refuses a server that takes more than 16 descriptors with a message",
+        here: "the server says 16",
+        why: "what sets up all vectors of a controller is then a few messages instead of one",
+    },
+    Quirk {
+        of: "QEMU (client)",
         does: "keeps the MSI-X table to itself: what a guest writes there never reaches the server",
         here: "the server heeds MSI-X Enable and Function Mask, and masks of single vectors by SET_IRQS; mask bits in \
                the table are kept and read back, and do nothing",
@@ -96,6 +102,12 @@ pub const QUIRKS: &[Quirk] = &[
         here: "the server accepts the mapping, and a DMA to it is refused: messages DMA_READ and DMA_WRITE are not sent",
         why: "queues and buffers of an NVMe driver are in RAM; a device that waits for its client's answer in the \
               middle of a transfer could be held up by it",
+    },
+    Quirk {
+        of: "QEMU (client)",
+        does: "unmaps ranges of which it has mapped nothing, or several pieces, when its guest has an IOMMU",
+        here: "the server unmaps all that is within, which may be nothing, and refuses to cut a mapping",
+        why: "it is what VFIO's own call does, for which QEMU was written; a piece that stayed would be reached for ever",
     },
     Quirk {
         of: "QEMU (client)",

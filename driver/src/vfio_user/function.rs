@@ -25,8 +25,9 @@ use vectors::Vectors;
 
 /// Regions of a PCI function in VFIO's order: BARs 0 to 5, ROM, configuration space, VGA.
 pub const REGIONS: u32 = 9;
-/// Kinds of interrupts in VFIO's order: INTx, MSI, MSI-X, error, request.
-pub const IRQS: u32 = 5;
+/// Kinds of interrupts in VFIO's order: INTx, MSI, MSI-X. There is no notice of errors and none of the system's wanting the
+/// function back, which come after these.
+pub const IRQS: u32 = 3;
 /// BAR 0.
 pub const REGION_REGISTERS: u32 = 0;
 /// BAR 4.

@@ -27,8 +27,8 @@ use super::channel::{Channel, ChannelError, Message, Other, Others};
 use super::function::vectors::Vectors;
 use super::function::{Effect, Function, IRQ_MSIX, IRQS, REGION_REGISTERS, REGIONS};
 use super::wire::{
-    Capabilities, DeviceInfo, DmaUnmap, Header, IrqInfo, MAJOR, MAX_DATA_XFER_BYTES, MAX_MESSAGE_FDS, MINOR,
-    RegionAccess, RegionInfo, RegionIoFds, Request, SetIrqs, SparseArea, Version, WireError,
+    Capabilities, DeviceInfo, DmaUnmap, Header, IrqInfo, MAJOR, MAX_DATA_XFER_BYTES, MINOR, RegionAccess,
+    RegionInfo, RegionIoFds, Request, SetIrqs, SparseArea, Version, WireError,
 };
 use crate::backend::vfio_user::shared::{ClientMemory, DoorbellPages, MAX_DMA_MAPS};
 use crate::clock::Clock;
@@ -37,6 +37,9 @@ pub use crate::backend::vfio_user::shared::Trust;
 
 /// What a client has for the rest of a message that it has begun, for taking an answer, and for its first message.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+/// Descriptors that a client may send with one message. QEMU refuses servers that take more, see
+/// [`QUIRKS`](super::QUIRKS); a client that sends more of them all the same is not sent away.
+const OFFERED_FDS: usize = 16;
 /// What a reset may take before it is looked for a client that holds the device up.
 const RESET_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -592,7 +595,7 @@ fn agree(version: Version, capabilities: &Capabilities) -> Result<Reply<'static>
         minor: version.minor.min(MINOR),
     };
     let ours = Capabilities {
-        max_msg_fds: MAX_MESSAGE_FDS,
+        max_msg_fds: OFFERED_FDS,
         max_data_xfer_bytes: MAX_DATA_XFER_BYTES,
         max_dma_maps: MAX_DMA_MAPS as u64,
         page_sizes: 4096,

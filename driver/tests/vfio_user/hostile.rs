@@ -61,7 +61,7 @@ fn a_client_by_hand_is_told_what_the_function_is() {
     assert_eq!(answer.descriptors.len(), 1);
     let area = areas.unwrap()[0];
     assert_eq!((area.offset, area.size), (0x1000, 0x1000));
-    for (index, count) in [(0, 0), (1, 0), (2, 5), (3, 0), (4, 0)] {
+    for (index, count) in [(0, 0), (1, 0), (2, 5)] {
         let asked = IrqInfo {
             index,
             ..IrqInfo::default()
@@ -137,7 +137,7 @@ fn each_wrong_request_is_an_error_reply_and_the_connection_goes_on() {
                 ..DmaUnmap::default()
             }),
             vec![],
-            errno(Errno::NOENT),
+            INVALID,
         ),
         (
             Request::DeviceGetRegionInfo(RegionInfo {
@@ -149,7 +149,7 @@ fn each_wrong_request_is_an_error_reply_and_the_connection_goes_on() {
         ),
         (
             Request::DeviceGetIrqInfo(IrqInfo {
-                index: 5,
+                index: 3,
                 ..IrqInfo::default()
             }),
             vec![],
@@ -420,7 +420,9 @@ fn a_client_that_holds_the_device_up_is_got_rid_of() {
         std::thread::yield_now();
     }
     drop(hand);
+    let begin = std::time::Instant::now();
     loop {
+        assert!(begin.elapsed() < PATIENCE, "the server is held up");
         // Sent away as long as the server takes leave of the last one.
         if nvme_driver::backend::vfio_user::VfioUserBackend::connect(&served.socket).is_ok() {
             break;

@@ -153,9 +153,11 @@ fn a_backend_whose_server_has_ended_reads_all_ones() {
     let mut waiter = backend.waiter(0).unwrap();
     served.stop();
     // Woken by the end itself, whenever that is noticed.
+    let begin = std::time::Instant::now();
     while backend.departure().is_none() {
         waiter.wait(Some(PATIENCE), &mut || backend.departure().is_some());
     }
+    assert!(begin.elapsed() < PATIENCE, "nobody was woken");
     assert_eq!(backend.departure(), Some(Departure::Gone));
     assert_eq!(
         (backend.read32(register::CSTS), backend.read64(register::CAP)),

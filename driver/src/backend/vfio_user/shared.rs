@@ -207,18 +207,29 @@ impl ClientMemory {
         Mapping::new(file, map.offset, len, prot)
     }
 
-    /// Takes back what was mapped as `address` and `size`. When this returns the device does not reach it any more.
+    /// Takes back all that was mapped within the `size` bytes at `address`, if there is anything. When this returns the
+    /// device does not reach it any more.
     ///
     /// # Errors
-    /// `ENOENT`: nothing was mapped so.
+    /// `EINVAL`: a mapping is within only in part, or the range goes beyond the end of addresses. Nothing is taken back.
     pub(crate) fn unmap(&self, address: u64, size: u64) -> Result<(), Errno> {
+        // A range may end with the last address.
+        let last = address.checked_add(size.checked_sub(1).ok_or(Errno::INVAL)?);
+        let last = last.ok_or(Errno::INVAL)?;
+        let ends = |window: &Window| (window.address, window.address + (window.len - 1));
         // The device holds the lock while it copies.
         let mut windows = self.windows.write().unwrap_or_else(PoisonError::into_inner);
-        let at = windows
-            .iter()
-            .position(|window| window.address == address && window.len == size)
-            .ok_or(Errno::NOENT)?;
-        windows.remove(at);
+        let is_cut = windows.iter().map(ends).any(|(from, to)| {
+            let touched = from <= last && address <= to;
+            touched && !(address <= from && to <= last)
+        });
+        if is_cut {
+            return Err(Errno::INVAL);
+        }
+        windows.retain(|window| {
+            let (from, to) = ends(window);
+            !(address <= from && to <= last)
+        });
         Ok(())
     }
 
