@@ -124,6 +124,8 @@ pub(crate) struct Bringup {
     cpus: u16,
     state: State,
     deadline_ns: u64,
+    /// Whether the wait for a command began with this turn's time, of which its preparing may have taken a lot.
+    just_sent: bool,
     found: Vec<Namespace>,
     nsids: Vec<u32>,
     limits: Limits,
@@ -161,6 +163,7 @@ impl Bringup {
             cpus: cpus.max(1),
             state: State::Start,
             deadline_ns: u64::MAX,
+            just_sent: false,
             found: Vec::new(),
             nsids: Vec::new(),
             limits: Limits {
@@ -195,6 +198,10 @@ impl Bringup {
     /// # Errors
     /// Why the controller could not be brought up. It has been disabled by then, unless it would not be.
     pub(crate) fn turn(&mut self, now_ns: u64) -> Result<Progress, Error> {
+        // Memory for a queue may have taken long, after the time that the last turn was given.
+        if std::mem::take(&mut self.just_sent) {
+            self.deadline_ns = now_ns.saturating_add(self.timeout_ms() * 1_000_000);
+        }
         loop {
             let next = match &self.state {
                 State::Start => self.start(now_ns),
@@ -408,6 +415,7 @@ impl Bringup {
             .map_err(|_| timeout)?;
         admin.ring(now_ns);
         self.start_wait(now_ns, State::Command(step));
+        self.just_sent = true;
         Ok(())
     }
 
@@ -518,8 +526,10 @@ impl Bringup {
                     return Err(refused);
                 }
                 self.take_controller(&finished.data)?;
-                // Older controllers log an error for a CNS that they do not know.
-                let knows_csi = self.registers.vs().major() >= 2;
+                // Older controllers log an error for a CNS that they do not know. There are some, QEMU's among them, that
+                // say 1.4 and have it, with limits that are not those of MDTS.
+                let says_so = self.cap.css() & register::CAP_CSS_IO_COMMAND_SETS != 0;
+                let knows_csi = says_so || self.registers.vs().major() >= 2;
                 Ok(Some(if knows_csi {
                     Step::IdentifyControllerNvm
                 } else {
