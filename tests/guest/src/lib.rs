@@ -25,6 +25,7 @@
 //! | `machine` | what a guest is made of, and QEMU's command line |
 //! | `guest` | a guest that runs: commands, files, its console, its end |
 //! | `shared` | one guest for all cases of a test file, and when cases are left out |
+//! | `daemon` | the daemon nvme-driver in a guest |
 //! | `process` | QEMU, which does not outlive who started it |
 //! | `qmp` | QEMU's monitor: devices that come and go |
 //! | `pci` | a function of the bus and the driver that has it |
@@ -46,6 +47,7 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod daemon;
 mod error;
 mod guest;
 mod image;
@@ -59,10 +61,11 @@ mod shared;
 mod tools;
 pub mod wire;
 
+pub use daemon::Daemon;
 pub use error::Error;
 pub use guest::{Guest, Output, Running};
 pub use machine::Machine;
-pub use pci::PciFunction;
+pub use pci::{KernelDisk, PciFunction};
 pub use qmp::Qmp;
 pub use shared::Shared;
 pub use tools::Tools;

@@ -174,7 +174,7 @@ impl Machine {
             .arg(format!("virtserialport,chardev={AGENT},name={}", wire::PORT));
         for (name, _) in &self.disks {
             command.arg("-blockdev").arg(format!(
-                "driver=file,node-name={name},filename={},cache.no-flush=on",
+                "driver=file,node-name={name},filename={},cache.no-flush=on,discard=unmap",
                 escape(&folder.path(&disk_file(name)))
             ));
         }
