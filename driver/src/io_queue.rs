@@ -440,6 +440,17 @@ impl<T> IoQueue<T> {
         });
     }
 
+    /// As [`IoQueue::finish`], of a request none of whose commands is out any more; the device may not even have seen one.
+    #[cold]
+    fn finish_unsent(&mut self, number: u32) {
+        if let Some(Some(active)) = self.requests.get_mut(number as usize)
+            && active.doorbell_ns == u64::MAX
+        {
+            active.doorbell_ns = 0;
+        }
+        self.finish(number, 0);
+    }
+
     /// Writes commands of waiting requests, in order, for as long as there are slots and pages.
     #[inline]
     fn send_waiting(&mut self) {
@@ -462,6 +473,16 @@ impl<T> IoQueue<T> {
             return Ok(true);
         };
         let namespace = &self.namespaces[active.namespace];
+        if namespace.nsid != active.request.nsid {
+            // It went after the request was accepted. What has its number next may have blocks of another size, for which
+            // the request's memory is not meant.
+            active.result = active.result.and(Err(IoError::NoNamespace));
+            active.sent_all = true;
+            if active.commands_out == 0 {
+                self.finish_unsent(number);
+            }
+            return Ok(true);
+        }
         let reserved = self.pair.reserve().ok_or(Stalled)?;
         let request = &active.request;
         let slba = request.slba + active.sent_blocks;
@@ -602,3 +623,6 @@ impl<T> Drop for IoQueue<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

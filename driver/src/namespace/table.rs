@@ -104,7 +104,11 @@ impl NamespaceTable {
                 if !found.iter().any(|found| found.nsid == place.nsid) {
                     changes.push(Change::Removed(place.nsid));
                 }
-                *place = Namespace::unknown(NOBODY, "it is not there any more".to_owned());
+                // The block size stays: what is left of a request that is under way is measured by it.
+                *place = Namespace {
+                    lba_shift: place.lba_shift,
+                    ..Namespace::unknown(NOBODY, "it is not there any more".to_owned())
+                };
             }
         }
         for mut namespace in found {
@@ -209,7 +213,7 @@ mod tests {
         assert_eq!(shown(&table.listed()), [(1, 9, 16), (2, 12, 8)]);
         let (version, places) = table.places();
         assert_eq!(version, 2);
-        assert_eq!(shown(&places), [(1, 9, 16), (0, 12, 0), (2, 12, 8)]);
+        assert_eq!(shown(&places), [(1, 9, 16), (0, 9, 0), (2, 12, 8)]);
         let revisions: Vec<u64> = table.listed().iter().map(|of| of.revision).collect();
         assert_eq!(revisions, [2, 2]);
         let places: Vec<_> = table
@@ -248,10 +252,11 @@ mod tests {
                     }).cloned().collect::<Vec<_>>(), Vec::from_iter(wanted));
                 }
                 for (place, namespace) in table.places().1.iter().enumerate() {
+                    if place == owners.len() {
+                        owners.push(owner(namespace));
+                    }
+                    prop_assert_eq!(owners[place].1, namespace.lba_shift, "also while it is empty");
                     if namespace.nsid != NOBODY {
-                        if place == owners.len() {
-                            owners.push(owner(namespace));
-                        }
                         prop_assert_eq!(owners[place], owner(namespace));
                     }
                 }
