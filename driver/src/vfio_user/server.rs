@@ -14,7 +14,6 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use nvme_emulator::{Config, DoorbellMemory, Emulator, EmulatorError, HostMemory, Interrupts, Running};
@@ -25,7 +24,7 @@ use zerocopy::IntoBytes;
 
 use super::channel::{Channel, ChannelError, Message, Other, Others};
 use super::function::vectors::Vectors;
-use super::function::{Effect, Function, IRQ_MSIX, IRQS, REGION_REGISTERS, REGIONS};
+use super::function::{Effect, Function, IRQ_MSIX, IRQS, REGION_CONFIG, REGION_REGISTERS, REGIONS};
 use super::wire::{
     Capabilities, DeviceInfo, DmaUnmap, Header, IrqInfo, MAJOR, MAX_DATA_XFER_BYTES, MINOR, RegionAccess,
     RegionInfo, RegionIoFds, Request, SetIrqs, SparseArea, Version, WireError,
@@ -40,8 +39,6 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Descriptors that a client may send with one message. QEMU refuses servers that take more, see
 /// [`QUIRKS`](super::QUIRKS); a client that sends more of them all the same is not sent away.
 const OFFERED_FDS: usize = 16;
-/// What a reset may take before it is looked for a client that holds the device up.
-const RESET_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why a server cannot be.
 #[derive(Debug, thiserror::Error)]
@@ -418,9 +415,10 @@ impl Served {
                 };
                 Ok(Reply::of(info.as_bytes()))
             }
-            Request::DeviceSetIrqs(set, data) => {
-                self.set_irqs(set, data, descriptors).map(|()| Reply::default())
-            }
+            Request::DeviceSetIrqs(set, data) => self
+                .vectors
+                .unblocking(|| self.set_irqs(set, data, descriptors))
+                .map(|()| Reply::default()),
             Request::RegionRead(access) => {
                 if access.count > MAX_DATA_XFER_BYTES {
                     return Err(Errno::INVAL);
@@ -486,7 +484,17 @@ impl Served {
     }
 
     fn write(&mut self, access: &RegionAccess, data: &[u8]) -> Result<(), Errno> {
-        match self.function.write(access.region, access.offset, data)? {
+        let Self {
+            function, vectors, ..
+        } = self;
+        let mut write = || function.write(access.region, access.offset, data);
+        let effect = if access.region == REGION_CONFIG {
+            // Interrupts that were masked may go out.
+            vectors.unblocking(write)
+        } else {
+            write()
+        };
+        match effect? {
             Effect::None => {}
             Effect::Reset => {
                 self.reset_device();
@@ -551,23 +559,8 @@ impl Served {
     /// Resets the controller; the configuration space stays, as VFIO has it. When this returns, the device touches no
     /// memory of the client's.
     fn reset_device(&self) {
-        let (done, is_done) = std::sync::mpsc::channel::<()>();
-        std::thread::scope(|scope| {
-            // A client may have filled up an eventfd that it has not made non-blocking: then the device waits in it.
-            let helper = std::thread::Builder::new().name("nvme-unblock".to_owned());
-            let vectors = &self.vectors;
-            let unblock = move || {
-                while is_done.recv_timeout(RESET_PATIENCE) == Err(RecvTimeoutError::Timeout) {
-                    log::warn!("the device waits in an interrupt of the client's: its eventfds are emptied");
-                    vectors.unblock();
-                }
-            };
-            if let Err(error) = helper.spawn_scoped(scope, unblock) {
-                log::warn!("a reset is not watched over: {error}");
-            }
-            self.emulator.reset_function(self.clock.now_ns());
-            drop(done);
-        });
+        self.vectors
+            .unblocking(|| self.emulator.reset_function(self.clock.now_ns()));
     }
 
     /// The client has gone.

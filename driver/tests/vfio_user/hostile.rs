@@ -368,6 +368,28 @@ fn memory_that_goes_away_under_the_device_is_the_clients_own_loss() {
     is_well(&served);
 }
 
+/// The client has the server itself write to an eventfd that it has filled up.
+#[test]
+fn a_client_that_holds_the_server_up_is_answered_all_the_same() {
+    let served = Served::start("size=2MiB,vectors=2");
+    let mut hand = Hand::greeted(&served.socket);
+    let event = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+    let mut set = SetIrqs {
+        argsz: 20,
+        flags: SetIrqs::DATA_EVENTFD | SetIrqs::ACTION_TRIGGER,
+        index: 2,
+        start: 1,
+        count: 1,
+    };
+    hand.ask(&Request::DeviceSetIrqs(set, &[]), &[event.as_fd()])
+        .unwrap();
+    rustix::io::write(&event, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+    set.flags = SetIrqs::DATA_NONE | SetIrqs::ACTION_TRIGGER;
+    assert_eq!(hand.ask(&Request::DeviceSetIrqs(set, &[]), &[]), Ok(Vec::new()));
+    drop(hand);
+    is_well(&served);
+}
+
 /// The device writes to an eventfd that the client has filled up, and waits there; the client leaves.
 #[test]
 fn a_client_that_holds_the_device_up_is_got_rid_of() {

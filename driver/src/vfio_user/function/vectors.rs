@@ -6,7 +6,9 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use nvme_emulator::Interrupts;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -15,6 +17,9 @@ use rustix::io::Errno;
 
 /// Vectors that a function can have (PCI Local Bus 3.0, section 6.8.2.3).
 pub(crate) const MAX_VECTORS: u16 = 2048;
+
+/// What [`Vectors::unblocking`] gives its task before it is looked for a client that holds it up.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// All vectors of the function.
 pub(crate) struct Vectors {
@@ -110,11 +115,36 @@ impl Vectors {
         self.set_control(false, false);
     }
 
-    /// Empties the eventfds, so that whoever waits in a write to one that a client has filled up goes on. They do not
-    /// block any more after this: only for clients that have brought the device to a stop.
-    pub(crate) fn unblock(&self) {
+    /// Does `task`, in which somebody tells interrupts or is waited for who does. A client may have filled up an eventfd that
+    /// it has not made non-blocking: whoever writes to it then waits, and is freed.
+    pub(crate) fn unblocking<R>(&self, task: impl FnOnce() -> R) -> R {
+        let (done, is_done) = std::sync::mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            let helper = std::thread::Builder::new().name("nvme-unblock".to_owned());
+            let unblock = move || {
+                while is_done.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                    log::warn!("an interrupt of the client's is waited in: its eventfds are emptied");
+                    self.unblock();
+                }
+            };
+            if let Err(error) = helper.spawn_scoped(scope, unblock) {
+                log::warn!("what waits for a client's interrupts is not watched over: {error}");
+            }
+            let result = task();
+            drop(done);
+            result
+        })
+    }
+
+    /// Empties the eventfds that are full, so that whoever waits in a write to one goes on. They do not block any more after
+    /// this: only for clients that have brought something to a stop.
+    fn unblock(&self) {
         for slot in &self.slots {
             let Some(eventfd) = slot.target() else { continue };
+            // One that is not full is nobody's trouble, and reading it could be: its client may make it block again.
+            if has_room(&eventfd) {
+                continue;
+            }
             let unblocked = rustix::fs::fcntl_getfl(&eventfd)
                 .and_then(|flags| rustix::fs::fcntl_setfl(&eventfd, flags | OFlags::NONBLOCK));
             if unblocked.is_ok() {
@@ -191,16 +221,17 @@ impl Slot {
 fn is_eventfd(descriptor: &OwnedFd) -> bool {
     let name = std::fs::read_link(format!("/proc/self/fd/{}", descriptor.as_raw_fd()));
     let named = name.is_ok_and(|name| name.as_os_str() == "anon_inode:[eventfd]");
-    let fd = descriptor.as_fd();
-    let mut room = [PollFd::new(&fd, PollFlags::OUT)];
-    named
-        && poll(
-            &mut room,
-            Some(&Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            }),
-        ) == Ok(1)
+    named && has_room(descriptor)
+}
+
+/// Whether a write to an eventfd would not wait, as it is now.
+fn has_room(eventfd: &OwnedFd) -> bool {
+    let fd = eventfd.as_fd();
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut [PollFd::new(&fd, PollFlags::OUT)], Some(&at_once)) == Ok(1)
 }
 
 #[cfg(test)]
