@@ -14,7 +14,6 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +28,7 @@ use super::linux::memory::{Mapper, Memory, Piece, Plan};
 use super::linux::waiter::{LinuxWaiter, Signal};
 use super::{Backend, BackendError, Departure, Doorbell, Waiter, Windows};
 use crate::dma::Region;
+use crate::vfio_user::channel;
 use crate::vfio_user::function::{IRQ_MSIX, REGION_CONFIG, REGION_REGISTERS};
 use crate::vfio_user::wire::{
     Capabilities, Command, DeviceInfo, DmaMap, DmaUnmap, IrqInfo, MAJOR, MAX_DATA_XFER_BYTES,
@@ -74,6 +74,12 @@ pub enum ConnectError {
         /// Why not.
         error: String,
     },
+    /// It takes no calls.
+    #[error(
+        "the server at {0} has not taken the call for {1:?}: it serves another client while more of them wait, or it has \
+         stopped; end the others, or start it again"
+    )]
+    Full(PathBuf, Duration),
     /// It ended at once.
     #[error("the server at {0} has hung up: it serves another client, or wants another version of vfio-user")]
     Busy(PathBuf),
@@ -130,16 +136,17 @@ impl VfioUserBackend {
     /// # Errors
     /// See [`ConnectError`].
     pub fn connect(path: &Path) -> Result<Arc<Self>, ConnectError> {
-        let socket = UnixStream::connect(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => ConnectError::NoSocket(path.to_owned()),
-            io::ErrorKind::ConnectionRefused => ConnectError::NobodyListens(path.to_owned()),
-            io::ErrorKind::PermissionDenied => ConnectError::Permission(path.to_owned()),
-            _ => ConnectError::Socket {
+        let socket = channel::connect(path, DEFAULT_PATIENCE).map_err(|errno| match errno {
+            Errno::NOENT => ConnectError::NoSocket(path.to_owned()),
+            Errno::CONNREFUSED => ConnectError::NobodyListens(path.to_owned()),
+            Errno::ACCESS | Errno::PERM => ConnectError::Permission(path.to_owned()),
+            Errno::AGAIN => ConnectError::Full(path.to_owned(), DEFAULT_PATIENCE),
+            errno => ConnectError::Socket {
                 path: path.to_owned(),
-                error: error.to_string(),
+                error: errno.to_string(),
             },
         })?;
-        Self::over(socket.into(), path, DEFAULT_PATIENCE)
+        Self::over(socket, path, DEFAULT_PATIENCE)
     }
 
     /// As [`VfioUserBackend::connect`], over a socket that is connected to a server, which has `patience` for each answer;
@@ -373,7 +380,7 @@ impl Opening<'_> {
         command: Command,
         payload: &[u8],
         descriptors: &[BorrowedFd<'_>],
-    ) -> Result<crate::vfio_user::channel::Message, ConnectError> {
+    ) -> Result<channel::Message, ConnectError> {
         self.connection
             .call(command, payload, descriptors)
             .map_err(|error| self.failed(what, error))

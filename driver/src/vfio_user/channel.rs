@@ -5,13 +5,15 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, recvmsg, sendmsg, socket_with,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -82,6 +84,35 @@ pub struct Others<'fd> {
     pub stop: Option<BorrowedFd<'fd>>,
     /// Goes after a message, and after the end of the socket.
     pub aside: Option<BorrowedFd<'fd>>,
+}
+
+/// Connects to whoever listens at the socket `path`, which has `patience` to have room for one more call: a server that
+/// takes none, and has as many waiting as it wants, would be waited for without an end.
+///
+/// # Errors
+/// The system's; `EAGAIN`: there was no room in time.
+pub fn connect(path: &Path, patience: Duration) -> Result<OwnedFd, Errno> {
+    let end_by = Instant::now() + patience;
+    let address = SocketAddrUnix::new(path)?;
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    loop {
+        let left = end_by.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Errno::AGAIN);
+        }
+        // For a connect too. Nothing else waits in a call here: messages are sent and received without.
+        set_socket_timeout(&socket, Timeout::Send, Some(left))?;
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => return Ok(socket),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
 }
 
 /// One end of a connected stream socket.

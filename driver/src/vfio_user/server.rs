@@ -22,7 +22,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
-use super::channel::{Channel, ChannelError, Message, Other, Others};
+use super::channel::{self, Channel, ChannelError, Message, Other, Others};
 use super::function::vectors::Vectors;
 use super::function::{Effect, Function, IRQ_MSIX, IRQS, REGION_CONFIG, REGION_REGISTERS, REGIONS};
 use super::wire::{
@@ -39,6 +39,8 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Descriptors that a client may send with one message. QEMU refuses servers that take more, see
 /// [`QUIRKS`](super::QUIRKS); a client that sends more of them all the same is not sent away.
 const OFFERED_FDS: usize = 16;
+/// What a server that is at the socket already has for a call, by which it is known.
+const CALL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why a server cannot be.
 #[derive(Debug, thiserror::Error)]
@@ -162,9 +164,8 @@ impl Socket {
                 if !is_socket {
                     return Err(ServeError::NotASocket(path.to_owned()));
                 }
-                match UnixStream::connect(path) {
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                match channel::connect(path, CALL_PATIENCE) {
+                    Err(Errno::CONNREFUSED | Errno::NOENT) => {}
                     _ => return Err(ServeError::InUse(path.to_owned())),
                 }
                 log::info!("the socket {} was left behind; it is replaced", path.display());

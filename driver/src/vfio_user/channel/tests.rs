@@ -16,6 +16,28 @@ fn pair(patience: Duration) -> (Channel, UnixStream) {
 }
 
 #[test]
+fn a_listener_that_takes_no_calls_is_not_waited_for_without_an_end() {
+    let folder = std::env::temp_dir().join(format!("nvme-channel-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("full.sock");
+    let _ = std::fs::remove_file(&path);
+    assert_eq!(connect(&path, SHORT).unwrap_err(), Errno::NOENT);
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    // The one that may wait, and one too many.
+    let first = connect(&path, PATIENCE).unwrap();
+    assert_eq!(connect(&path, SHORT).unwrap_err(), Errno::AGAIN);
+    let (taken, _) = listener.accept().unwrap();
+    let ours = Channel::new(first, PATIENCE);
+    ours.command(1, Command::DeviceReset, &[], &[]).unwrap();
+    let theirs = Channel::new(taken.into(), PATIENCE);
+    assert_eq!(theirs.receive(None, Others::default()).unwrap().header.id, 1);
+    drop(listener);
+    assert_eq!(connect(&path, SHORT).unwrap_err(), Errno::CONNREFUSED);
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
 fn a_message_arrives_with_its_descriptors() {
     let (ours, theirs) = pair(PATIENCE);
     let theirs = Channel::new(theirs.into(), PATIENCE);
