@@ -122,7 +122,11 @@ impl Mapping {
         ftruncate(&memfd, len as u64)?;
         // Whoever shares it need not fear that it ends under them.
         fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        let address = map_aligned(&memfd, len)?;
+        let address = if is_huge {
+            map_huge(&memfd, len)?
+        } else {
+            map_aligned(&memfd, len)?
+        };
         let mapping = Self { memfd, address, len };
         if !is_huge {
             // It says no where huge pages are not configured for such files; then they are small ones.
@@ -151,6 +155,20 @@ impl Drop for Mapping {
     }
 }
 
+/// Maps `len` bytes of `memfd`, which has huge pages: the system puts them at multiples of their size by itself. It often
+/// has none, and says so here; see [`map_aligned`] for why that must not be tried at an address that is in use.
+fn map_huge(memfd: &OwnedFd, len: usize) -> Result<NonNull<u8>, Errno> {
+    let prot = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a new mapping, anywhere.
+    let start = unsafe { mmap(ptr::null_mut(), len, prot, MapFlags::SHARED, memfd, 0)? };
+    if !start.addr().is_multiple_of(HUGE_PAGE_BYTES) {
+        // SAFETY: the mapping that has just been made, of which nobody else knows.
+        unsafe { munmap(start, len)? };
+        return Err(Errno::NOMEM);
+    }
+    NonNull::new(start.cast()).ok_or(Errno::NOMEM)
+}
+
 /// Maps `len` bytes of `memfd` at a multiple of 2 MiB.
 fn map_aligned(memfd: &OwnedFd, len: usize) -> Result<NonNull<u8>, Errno> {
     let reserved = len.checked_add(HUGE_PAGE_BYTES).ok_or(Errno::NOMEM)?;
@@ -170,12 +188,11 @@ fn map_aligned(memfd: &OwnedFd, len: usize) -> Result<NonNull<u8>, Errno> {
         )
     };
     let rest = HUGE_PAGE_BYTES - padding;
-    let leftovers = match mapped {
-        Ok(_) => [(start, padding), (aligned.wrapping_byte_add(len), rest)],
-        Err(_) => [(start, reserved), (start, 0)],
-    };
+    // Kernels before 6.12 may have taken away what was in the middle before they said no, and another thread may have mapped
+    // something there since: it is not touched then. What is lost in other cases is addresses, without memory.
+    let leftovers = [(start, padding), (aligned.wrapping_byte_add(len), rest)];
     for (start, len) in leftovers.into_iter().filter(|(_, len)| *len > 0) {
-        // SAFETY: what was reserved above and is not used.
+        // SAFETY: what was reserved above on both sides of the mapping, which nothing has replaced.
         unsafe { munmap(start, len)? };
     }
     NonNull::new(mapped?.cast()).ok_or(Errno::NOMEM)
