@@ -307,6 +307,17 @@ fn what_is_open_is_not_taken() {
 }
 
 #[test]
+fn a_disk_that_cannot_be_claimed_is_not_taken_unless_it_is_one_of_several_paths() {
+    let machine = Machine::new();
+    fs::remove_file(machine.root.join("dev/nvme0n1")).unwrap();
+    machine.assert_refused(&["nvme0n1", "is not there", "container"]);
+    machine.file(&machine.of_function("nvme/nvme0/nvme0n1/hidden"), "0\n");
+    machine.assert_refused(&["is not there"]);
+    machine.file(&machine.of_function("nvme/nvme0/nvme0n1/hidden"), "1\n");
+    machine.bind().unwrap();
+}
+
+#[test]
 fn a_disk_with_several_paths_is_looked_at_too() {
     let machine = Machine::new();
     let disk = "sys/devices/virtual/nvme-subsystem/nvme-subsys0/nvme0n2";
@@ -342,6 +353,15 @@ fn a_controller_that_a_driver_drives_is_not_given_back() {
         error.text()
     );
     assert_eq!(machine.written(), []);
+    fs::remove_file(machine.root.join("proc/31/fd/5")).unwrap();
+    machine.file(&machine.of_function("vfio-dev/vfio3/dev"), "511:3\n");
+    machine.link("proc/31/fd/6", "dev/vfio/devices/vfio3");
+    let error = machine.unbind().unwrap_err();
+    assert_eq!(error.exit_code(), 8);
+    assert!(error.text().contains("devices/vfio3"), "{}", error.text());
+    assert_eq!(machine.written(), []);
+    fs::remove_file(machine.root.join("proc/31/fd/6")).unwrap();
+    machine.unbind().unwrap();
 }
 
 #[test]

@@ -17,6 +17,8 @@ struct Block {
     /// `MAJOR:MINOR`.
     number: String,
     is_partition: bool,
+    /// One path of a disk with several: the disk itself is another one.
+    is_hidden: bool,
 }
 
 /// Sees to it that nobody uses `function`, and that nobody begins to for as long as what is returned is kept.
@@ -72,6 +74,12 @@ pub(super) fn check(host: &Host, function: &Function, system: &dyn System) -> Re
             .filter(|_| function.is_bound())
             .map(|it| host.group_node(it)),
     );
+    // The same function without its group, as programs that use iommufd have it.
+    nodes.extend(
+        names_in(&host.function_dir(address).join("vfio-dev"))
+            .iter()
+            .map(|name| host.path("dev/vfio/devices").join(name)),
+    );
     for node in &nodes {
         if let Some((pid, program)) = host.holders_of(node).first() {
             return Err(refused(
@@ -85,8 +93,19 @@ pub(super) fn check(host: &Host, function: &Function, system: &dyn System) -> Re
         let disk = host.path("dev").join(&block.name);
         match system.claim(&disk) {
             Ok(file) => claimed.push(file),
-            // A path of a multipath disk has no node of its own.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // A path of a disk with several has no node of its own; any other disk's may be missing here and be in use all
+            // the same, as in a container, where mounts of the machine's cannot be seen either.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && block.is_hidden => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(refused(
+                    format!(
+                        "whether {} is cannot be found out, since {} is not there",
+                        block.name,
+                        disk.display()
+                    ),
+                    "run it where the machine's /dev is, not in a container",
+                ));
+            }
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
                 return Err(refused(
                     format!("{} is somebody's alone, who cannot be seen from here", block.name),
@@ -139,6 +158,7 @@ fn blocks_of(host: &Host, function: &Function) -> Vec<Block> {
             blocks.push(Block {
                 number: text_of(&dir.join("dev")).unwrap_or_default(),
                 is_partition: dir.join("partition").exists(),
+                is_hidden: text_of(&dir.join("hidden")).is_ok_and(|hidden| hidden == "1"),
                 name,
             });
         }
