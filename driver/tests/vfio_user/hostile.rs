@@ -76,6 +76,31 @@ fn a_client_by_hand_is_told_what_the_function_is() {
 }
 
 #[test]
+fn nothing_of_a_client_is_left_for_the_next_one() {
+    let served = Served::start("size=1MiB,vectors=5");
+    let file = memfd(1 << 20);
+    for _ in 0..3 {
+        let mut hand = Hand::greeted(&served.socket);
+        let mut config = |offset| {
+            let word = hand.ask(&Request::RegionRead(access(7, offset, 2)), &[]).unwrap();
+            u16::from_le_bytes(word[16..].try_into().unwrap())
+        };
+        assert_eq!(
+            (config(4), config(0x52)),
+            (0, 4),
+            "no bus master, no MSI-X, five vectors"
+        );
+        // What the last one has mapped, and has not unmapped, is free.
+        hand.ask(&Request::DmaMap(map(0x10_0000, 1 << 20)), &[file.as_fd()])
+            .unwrap();
+        hand.ask(&Request::RegionWrite(access(7, 4, 2), &[6, 0]), &[])
+            .unwrap();
+        hand.ask(&Request::RegionWrite(access(7, 0x52, 2), &[0, 0x80]), &[])
+            .unwrap();
+    }
+}
+
+#[test]
 fn without_a_version_first_nothing_goes() {
     let served = Served::start("");
     let mut hand = Hand::connect(&served.socket);

@@ -38,7 +38,7 @@ fn data_is_kept_with_interrupts_and_with_polling() {
 fn interrupts_come_by_eventfd_when_nobody_looks() {
     let served = Served::start("size=4MiB,latency=2ms");
     let client = Client::open(&served.socket, PollingMode::Interrupt, 1);
-    for block in 0..20 {
+    for block in 0..4 {
         client.write(block, vec![block as u8; 4096], 4096).unwrap();
     }
     let stats = client.driver.stats(false);
@@ -151,12 +151,22 @@ fn a_backend_whose_server_has_ended_reads_all_ones() {
     assert_eq!(backend.departure(), None);
     assert_ne!(backend.read64(register::CAP), u64::MAX);
     let mut waiter = backend.waiter(0).unwrap();
-    served.stop();
-    // Woken by the end itself, whenever that is noticed.
+    // Woken by the end itself, which comes when the waiter is about to sleep.
+    let (order, orders) = std::sync::mpsc::channel();
     let begin = std::time::Instant::now();
-    while backend.departure().is_none() {
-        waiter.wait(Some(PATIENCE), &mut || backend.departure().is_some());
-    }
+    std::thread::scope(|scope| {
+        let served = &mut served;
+        scope.spawn(move || {
+            orders.recv().unwrap();
+            served.stop();
+        });
+        while backend.departure().is_none() {
+            waiter.wait(Some(PATIENCE), &mut || {
+                let _ = order.send(());
+                backend.departure().is_some()
+            });
+        }
+    });
     assert!(begin.elapsed() < PATIENCE, "nobody was woken");
     assert_eq!(backend.departure(), Some(Departure::Gone));
     assert_eq!(

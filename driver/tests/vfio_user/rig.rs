@@ -87,9 +87,9 @@ impl Served {
 impl Drop for Served {
     fn drop(&mut self) {
         let _ = self.stop.write_all(&[0]);
-        if let Some(thread) = self.thread.take() {
-            let ended = thread.join();
-            assert!(std::thread::panicking() || ended.is_ok());
+        // A server that hangs has failed the test already.
+        if let Some(thread) = self.thread.take().filter(|_| !std::thread::panicking()) {
+            thread.join().unwrap();
         }
     }
 }
