@@ -307,6 +307,20 @@ fn what_is_open_is_not_taken() {
 }
 
 #[test]
+fn what_the_kernel_lends_to_others_is_not_taken() {
+    let machine = Machine::new();
+    machine.file("sys/class/block/loop3/loop/backing_file", "/dev/nvme0n1p1\n");
+    machine.assert_refused(&["loop3 is made of nvme0n1p1", "losetup -d"]);
+    let machine = Machine::new();
+    let namespace = "sys/kernel/config/nvmet/subsystems/nqn.test/namespaces/5";
+    machine.file(&format!("{namespace}/device_path"), "/dev/nvme0n1\n");
+    machine.file(&format!("{namespace}/enable"), "1\n");
+    machine.assert_refused(&["namespace 5 of the exported subsystem nqn.test is made of nvme0n1"]);
+    machine.file(&format!("{namespace}/enable"), "0\n");
+    machine.bind().unwrap();
+}
+
+#[test]
 fn a_disk_that_cannot_be_claimed_is_not_taken_unless_it_is_one_of_several_paths() {
     let machine = Machine::new();
     fs::remove_file(machine.root.join("dev/nvme0n1")).unwrap();

@@ -34,6 +34,7 @@ pub(super) fn check(host: &Host, function: &Function, system: &dyn System) -> Re
     let blocks = blocks_of(host, function);
     let mounts = mounts(host);
     let swaps = swaps(host);
+    let lent = lent(host);
     for block in &blocks {
         let Block { name, number, .. } = block;
         if let Some(mount) = mounts
@@ -48,6 +49,10 @@ pub(super) fn check(host: &Host, function: &Function, system: &dyn System) -> Re
                 format!("{name} is swap space"),
                 &format!("swapoff /dev/{name}"),
             ));
+        }
+        if let Some((_, by)) = lent.iter().find(|(of, _)| of == name) {
+            let hint = "take that down first: losetup -d, or nvmetcli clear";
+            return Err(refused(format!("{by} is made of {name}"), hint));
         }
         if let Some(holder) = names_in(&host.path("sys/class/block").join(name).join("holders")).first() {
             let called = text_of(&host.path("sys/class/block").join(holder).join("dm/name"));
@@ -222,6 +227,31 @@ fn swaps(host: &Host) -> Vec<String> {
         .skip(1)
         .filter_map(|line| line.split_whitespace().next());
     rows.map(|path| name_of(host, &unescaped(path))).collect()
+}
+
+/// Devices that the kernel itself has open without having them for itself alone, which neither processes nor a claim show:
+/// the name of each, and what has it. Loop devices, and namespaces that are exported over a network.
+fn lent(host: &Host) -> Vec<(String, String)> {
+    let mut lent = Vec::new();
+    let blocks = host.path("sys/class/block");
+    for name in names_in(&blocks) {
+        if let Ok(path) = text_of(&blocks.join(&name).join("loop/backing_file")) {
+            lent.push((name_of(host, &path), name));
+        }
+    }
+    let subsystems = host.path("sys/kernel/config/nvmet/subsystems");
+    for subsystem in names_in(&subsystems) {
+        let namespaces = subsystems.join(&subsystem).join("namespaces");
+        for namespace in names_in(&namespaces) {
+            let dir = namespaces.join(&namespace);
+            let enabled = text_of(&dir.join("enable")).is_ok_and(|enabled| enabled == "1");
+            if let (true, Ok(path)) = (enabled, text_of(&dir.join("device_path"))) {
+                let by = format!("namespace {namespace} of the exported subsystem {subsystem}");
+                lent.push((name_of(host, &path), by));
+            }
+        }
+    }
+    lent
 }
 
 /// What the node `path` is called by the kernel: links such as `/dev/disk/by-uuid/...` lead there.
