@@ -350,6 +350,9 @@ impl Worker {
         if self.order >= Order::Hold {
             return self.held(now_ns);
         }
+        // Before what waits is sent on and loads go on: a namespace that has gone, or has blocks of another size now, is not
+        // for them any more.
+        self.know_namespaces();
         let mut worked = if seen {
             self.queue.reap(now_ns) > 0
         } else {

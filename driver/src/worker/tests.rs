@@ -6,6 +6,8 @@ use super::*;
 use crate::backend::Watched;
 use crate::backend::emulated::EmulatedBackend;
 use crate::clock::ManualClock;
+use crate::dma::Buffer;
+use crate::request::Op;
 use crate::{Config, Controller, Driver};
 
 /// How often the worker sleeps before it is to end.
@@ -98,4 +100,46 @@ fn nothing_that_was_collected_is_slept_on() {
     run(worker, Box::new(waiter), &Clock::manual(manual), waiting, &|_| {});
     assert_eq!(overslept.load(Ordering::Relaxed), 0);
     assert_eq!(found.load(Ordering::Relaxed), SLEEPS);
+}
+
+/// Asks for a flush in each turn, and keeps what it is told.
+struct Asks(Arc<Mutex<Vec<Result<(), IoError>>>>);
+
+impl Load for Asks {
+    fn turn(&mut self, now_ns: u64, port: &mut LoadPort<'_>) -> LoadState {
+        let request = Request {
+            op: Op::Flush,
+            nsid: 1,
+            slba: 0,
+            blocks: 0,
+            buffer: Buffer::None,
+            arrived_ns: now_ns,
+            context: 0,
+        };
+        let told = port.submit(request).map_err(|(_, why)| why);
+        self.0.lock().unwrap().push(told);
+        LoadState::Running
+    }
+
+    fn finished(&mut self, _done: Finished<u64>, _port: &mut LoadPort<'_>) {}
+
+    fn stopped(&mut self, _why: IoError) {}
+}
+
+#[test]
+fn a_load_that_goes_on_learns_of_a_namespace_that_goes() {
+    let device = "size=1MiB".parse().unwrap();
+    let backend = EmulatedBackend::start(device, Clock::system()).unwrap();
+    let controller = Controller::open(Arc::new(backend), &Config::default(), Clock::system()).unwrap();
+    let (_driver, mut stepped) = Driver::stepped(controller).unwrap();
+    let mut worker = stepped.take_worker(0).unwrap();
+    let told = Arc::new(Mutex::default());
+    worker.shared().attach(Box::new(Asks(Arc::clone(&told))));
+    worker.turn(&Clock::system());
+    worker.namespaces.update(Vec::new());
+    worker.turn(&Clock::system());
+    assert_eq!(*told.lock().unwrap(), [Ok(()), Err(IoError::NoNamespace)]);
+    while worker.queue.inflight() > 0 {
+        worker.turn(&Clock::system());
+    }
 }
