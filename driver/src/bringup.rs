@@ -81,6 +81,8 @@ enum Step {
     ListNamespaces(u32),
     /// The namespace at this place of the list.
     IdentifyNamespace(usize),
+    /// Its identifiers, among them its I/O command set, where there are several.
+    IdentifyDescriptors(usize),
     CreateCq(u16),
     CreateSq(u16),
     /// The submission queue could not be made: its completion queue is of no use.
@@ -97,6 +99,7 @@ impl Step {
             Self::ReadSmart => "Get Log Page, SMART / Health Information",
             Self::ListNamespaces(_) => "Identify, Active Namespace ID list",
             Self::IdentifyNamespace(_) => "Identify Namespace",
+            Self::IdentifyDescriptors(_) => "Identify, Namespace Identification Descriptor list",
             Self::CreateCq(_) => "Create I/O Completion Queue",
             Self::CreateSq(_) => "Create I/O Submission Queue",
             Self::DeleteCq(_) => "Delete I/O Completion Queue",
@@ -457,6 +460,13 @@ impl Bringup {
                 let nsid = self.nsids.get(place).copied().unwrap_or(0);
                 (command::identify(Cns::NAMESPACE, nsid, 0), from_device)
             }
+            Step::IdentifyDescriptors(place) => {
+                let nsid = self.nsids.get(place).copied().unwrap_or(0);
+                (
+                    command::identify(Cns::NAMESPACE_DESCRIPTORS, nsid, 0),
+                    from_device,
+                )
+            }
             Step::CreateCq(qid) => {
                 let polled = self.config.polling == PollingMode::Polling;
                 let making = match self.make_queue(qid) {
@@ -528,8 +538,7 @@ impl Bringup {
                 self.take_controller(&finished.data)?;
                 // Older controllers log an error for a CNS that they do not know. There are some, QEMU's among them, that
                 // say 1.4 and have it, with limits that are not those of MDTS.
-                let says_so = self.cap.css() & register::CAP_CSS_IO_COMMAND_SETS != 0;
-                let knows_csi = says_so || self.registers.vs().major() >= 2;
+                let knows_csi = self.identity.has_command_sets || self.registers.vs().major() >= 2;
                 Ok(Some(if knows_csi {
                     Step::IdentifyControllerNvm
                 } else {
@@ -573,6 +582,9 @@ impl Bringup {
             }
             Step::ListNamespaces(after) => Ok(Some(self.take_namespace_list(after, status, &finished.data))),
             Step::IdentifyNamespace(place) => Ok(Some(self.take_namespace(place, status, &finished.data))),
+            Step::IdentifyDescriptors(place) => {
+                Ok(Some(self.take_descriptors(place, status, &finished.data)))
+            }
             Step::CreateCq(qid) => {
                 if status.is_success() {
                     return Ok(Some(Step::CreateSq(qid)));

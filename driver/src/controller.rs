@@ -87,6 +87,8 @@ pub struct Identity {
     pub nn: u32,
     /// The 4096 bytes of Identify Controller.
     pub identify_controller: Box<[u8; 4096]>,
+    /// Whether its namespaces may have other I/O command sets than NVM (CAP.CSS).
+    pub(crate) has_command_sets: bool,
     /// RTD3 Entry Latency, in microseconds.
     pub(crate) rtd3e_us: u32,
 }
@@ -106,6 +108,7 @@ impl Identity {
             mdts_bytes: None,
             nn: 0,
             identify_controller: Box::new([0; 4096]),
+            has_command_sets: false,
             rtd3e_us: 0,
         }
     }

@@ -95,7 +95,7 @@ impl Region {
     /// # Panics
     /// If it does not fit: offsets are the driver's own, never a device's or a client's.
     #[inline]
-    pub(crate) fn write<T: IntoBytes + Immutable>(&self, offset: usize, value: &T) {
+    pub fn write<T: IntoBytes + Immutable>(&self, offset: usize, value: &T) {
         self.copy_in(offset, value.as_bytes());
     }
 
@@ -104,7 +104,7 @@ impl Region {
     /// # Panics
     /// If it is not inside.
     #[inline]
-    pub(crate) fn read<T: FromBytes>(&self, offset: usize) -> T {
+    pub fn read<T: FromBytes>(&self, offset: usize) -> T {
         assert!(self.check(offset, size_of::<T>()).is_some());
         // SAFETY: inside, as asserted; any bytes are a `T`.
         unsafe { self.base.add(offset).cast::<T>().read_unaligned() }
@@ -115,7 +115,7 @@ impl Region {
     /// # Panics
     /// If it does not fit.
     #[inline]
-    pub(crate) fn copy_in(&self, offset: usize, from: &[u8]) {
+    pub fn copy_in(&self, offset: usize, from: &[u8]) {
         // SAFETY: a slice is valid, and cannot overlap since no references into the region exist.
         unsafe { self.copy_in_raw(offset, from.as_ptr(), from.len()) }
     }
@@ -139,7 +139,7 @@ impl Region {
     /// # Panics
     /// If it is not all inside.
     #[inline]
-    pub(crate) fn copy_out(&self, offset: usize, into: &mut [u8]) {
+    pub fn copy_out(&self, offset: usize, into: &mut [u8]) {
         // SAFETY: a slice is valid, and cannot overlap since no references into the region exist.
         unsafe { self.copy_out_raw(offset, into.as_mut_ptr(), into.len()) }
     }
@@ -173,7 +173,7 @@ impl Region {
     /// # Panics
     /// If it is not inside or not aligned.
     #[inline]
-    pub(crate) fn load_u32(&self, offset: usize) -> u32 {
+    pub fn load_u32(&self, offset: usize) -> u32 {
         assert!(self.check(offset, 4).is_some() && (self.base.as_ptr() as usize + offset).is_multiple_of(4));
         // SAFETY: inside and aligned, as asserted; accessed only atomically or by the device.
         unsafe { AtomicU32::from_ptr(self.base.add(offset).cast().as_ptr()).load(Ordering::Acquire) }

@@ -2,7 +2,7 @@
 
 pub(crate) mod table;
 
-use nvme_spec::identify::IdentifyNamespace;
+use nvme_spec::identify::{CSI_NVM, IdentifyNamespace, NamespaceDescriptors, Nidt};
 use zerocopy::FromBytes;
 
 /// Whether a namespace can be used.
@@ -82,6 +82,30 @@ impl Namespace {
     /// Its size in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.blocks << self.lba_shift
+    }
+
+    /// The same, if its Namespace Identification Descriptor list says nothing of another I/O command set than NVM (section
+    /// 5.17.2.3): it cannot be used otherwise, since its blocks are not what this driver takes them for.
+    pub(crate) fn of_command_set(self, descriptors: &[u8]) -> Self {
+        let mut sets =
+            NamespaceDescriptors::new(descriptors).filter(|descriptor| descriptor.nidt == Nidt::CSI);
+        match sets.find_map(|set| set.data.first().copied().filter(|csi| *csi != CSI_NVM)) {
+            None => self,
+            Some(csi) => {
+                let name = match csi {
+                    1 => ", key value",
+                    2 => ", zoned",
+                    _ => "",
+                };
+                let why = format!(
+                    "its I/O command set is number {csi}{name} (CSI), and this driver has only that of NVM (0)"
+                );
+                Self {
+                    identify: self.identify,
+                    ..Self::unknown(self.nsid, why)
+                }
+            }
+        }
     }
 
     /// Whether the controller says the same of both, but for how much of it is in use (NUSE, bytes 23:16 of Identify
@@ -181,6 +205,19 @@ mod tests {
             (namespace.blocks, namespace.lba_bytes(), namespace.size_bytes()),
             (1000, 4096, 4_096_000)
         );
+    }
+
+    #[test]
+    fn a_namespace_of_another_command_set_is_shown_and_not_used() {
+        let of =
+            |descriptors: &[u8]| Namespace::new(1, identify(|_| ()), 1 << 20).of_command_set(descriptors);
+        // NGUID, then the command set.
+        let list = |csi: u8| [&[2, 16, 0, 0][..], &[7; 16], &[4, 1, 0, 0, csi], &[0; 8]].concat();
+        assert!(of(&[]).is_usable() && of(&[0; 4096]).is_usable() && of(&list(0)).is_usable());
+        let zoned = of(&list(2));
+        assert_eq!((zoned.nsid, zoned.size_bytes()), (1, 0));
+        assert!(matches!(&zoned.state, NamespaceState::Unusable(why) if why.contains("zoned")));
+        assert!(!of(&list(9)).is_usable());
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub(crate) enum Asked {
     List(u32),
     /// The namespace at this place of the list.
     Identify(usize),
+    /// Its identifiers, among them its I/O command set, where there are several.
+    Descriptors(usize),
 }
 
 /// Events by type, for the statistics.
@@ -106,6 +108,7 @@ pub(crate) struct Notices {
     heard: u32,
     enabled: AsyncEventConfiguration,
     max_transfer_bytes: usize,
+    has_command_sets: bool,
     /// The namespaces are being looked at.
     looking: bool,
     /// They have changed since that began.
@@ -131,6 +134,7 @@ impl Notices {
                 .with_namespace_attribute(offered.namespace_attribute())
                 .with_firmware_activation(offered.firmware_activation()),
             max_transfer_bytes: identity.max_transfer_bytes,
+            has_command_sets: identity.has_command_sets,
             looking: false,
             again: false,
             nsids: Vec::new(),
@@ -199,6 +203,10 @@ impl Notices {
                 let nsid = self.nsids.get(place).copied().unwrap_or(0);
                 (command::identify(Cns::NAMESPACE, nsid, 0), identified)
             }
+            Asked::Descriptors(place) => {
+                let nsid = self.nsids.get(place).copied().unwrap_or(0);
+                (command::identify(Cns::NAMESPACE_DESCRIPTORS, nsid, 0), identified)
+            }
         }
     }
 
@@ -244,6 +252,19 @@ impl Notices {
                         nsid,
                         format!("the controller does not identify it: {status}"),
                     )),
+                }
+                if self.has_command_sets {
+                    self.due.push_back(Asked::Descriptors(place));
+                } else {
+                    self.identify(place + 1, told);
+                }
+            }
+            Asked::Descriptors(place) => {
+                let nsid = self.nsids.get(place).copied();
+                if status.is_success()
+                    && let Some(found) = self.found.pop_if(|found| Some(found.nsid) == nsid)
+                {
+                    self.found.push(found.of_command_set(&finished.data));
                 }
                 self.identify(place + 1, told);
             }

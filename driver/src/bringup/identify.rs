@@ -38,6 +38,7 @@ impl Bringup {
                 .filter(|limit| *limit >= min_page);
             self.limits.max_transfer_bytes = limit.unwrap_or(MAX_TRANSFER_BYTES).min(MAX_TRANSFER_BYTES);
         }
+        self.identity.has_command_sets = self.cap.css() & register::CAP_CSS_IO_COMMAND_SETS != 0;
         self.identity
             .learn(&identify, data, self.limits.max_transfer_bytes, min_page as u64);
         let asked = if self.config.num_queues == 0 {
@@ -110,6 +111,22 @@ impl Bringup {
                 nsid,
                 format!("the controller does not identify it: {status}"),
             )),
+        }
+        if self.identity.has_command_sets {
+            return Step::IdentifyDescriptors(place);
+        }
+        self.next_namespace(place + 1)
+    }
+
+    /// Which I/O command set the namespace found last has, if it is the one that was asked for.
+    pub(super) fn take_descriptors(&mut self, place: usize, status: Status, data: &[u8]) -> Step {
+        let nsid = self.nsids.get(place).copied();
+        if let Some(found) = self.found.pop_if(|found| Some(found.nsid) == nsid) {
+            self.found.push(if status.is_success() {
+                found.of_command_set(data)
+            } else {
+                found
+            });
         }
         self.next_namespace(place + 1)
     }

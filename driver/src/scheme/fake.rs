@@ -430,6 +430,7 @@ pub(crate) fn identity(identify_controller: [u8; 4096], max_transfer_bytes: usiz
         mdts_bytes: None,
         nn: 0,
         identify_controller: Box::new(identify_controller),
+        has_command_sets: false,
         rtd3e_us: 0,
     }
 }
