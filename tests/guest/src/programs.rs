@@ -12,11 +12,12 @@ use crate::tools::{Tools, program};
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Ours, by package.
-const PACKAGES: [(&str, &str); 4] = [
+const PACKAGES: [(&str, &str); 5] = [
     ("nvme-driver", "nvme-driver"),
     ("nvmectl", "nvmectl"),
     ("nvme-guest", "nvme-guest-agent"),
     ("nvme-guest", "nvme-guest-workload"),
+    ("nvme-guest", "nvme-guest-job"),
 ];
 
 /// Where the static binaries are, by name. Built once by a process, which takes minutes the first time and less than a
