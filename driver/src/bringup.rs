@@ -23,6 +23,7 @@ use crate::dma::pages::PagePool;
 use crate::error::Error;
 use crate::io_queue::{Limits, Parts};
 use crate::namespace::Namespace;
+use crate::namespace::scan::{Bounds, IDENTIFY_BYTES, Look, Scan};
 use crate::queue::{MAX_SLOTS, Rings};
 use crate::recorder::Recorder;
 use crate::registers::Registers;
@@ -33,11 +34,8 @@ const ADMIN_ENTRIES: u32 = 64;
 const MAX_TRANSFER_BYTES: usize = 1 << 20;
 /// Bounce pages and PRP lists of one queue.
 const POOL_BYTES: usize = 4 << 20;
-/// Namespaces that are looked at.
-pub(crate) const MAX_NAMESPACES: usize = 1024;
 /// The least that a wait is bounded by, where CAP.TO says less.
 const MIN_TIMEOUT_MS: u64 = 1000;
-const IDENTIFY_BYTES: usize = 4096;
 const SMART_LOG_BYTES: usize = 512;
 
 /// What a turn left.
@@ -77,12 +75,7 @@ enum Step {
     ConfigureDoorbells,
     /// So that the health is known from the start.
     ReadSmart,
-    /// Active namespaces above this one.
-    ListNamespaces(u32),
-    /// The namespace at this place of the list.
-    IdentifyNamespace(usize),
-    /// Its identifiers, among them its I/O command set, where there are several.
-    IdentifyDescriptors(usize),
+    Look(Look),
     CreateCq(u16),
     CreateSq(u16),
     /// The submission queue could not be made: its completion queue is of no use.
@@ -97,9 +90,7 @@ impl Step {
             Self::SetNumberOfQueues => "Set Features, Number of Queues",
             Self::ConfigureDoorbells => "Doorbell Buffer Config",
             Self::ReadSmart => "Get Log Page, SMART / Health Information",
-            Self::ListNamespaces(_) => "Identify, Active Namespace ID list",
-            Self::IdentifyNamespace(_) => "Identify Namespace",
-            Self::IdentifyDescriptors(_) => "Identify, Namespace Identification Descriptor list",
+            Self::Look(look) => look.name(),
             Self::CreateCq(_) => "Create I/O Completion Queue",
             Self::CreateSq(_) => "Create I/O Submission Queue",
             Self::DeleteCq(_) => "Delete I/O Completion Queue",
@@ -129,8 +120,7 @@ pub(crate) struct Bringup {
     deadline_ns: u64,
     /// Whether the wait for a command began with this turn's time, of which its preparing may have taken a lot.
     just_sent: bool,
-    found: Vec<Namespace>,
-    nsids: Vec<u32>,
+    scan: Scan,
     limits: Limits,
     wanted_queues: u16,
     /// Doorbells in memory; until the controller has agreed, in `offered_shadows`.
@@ -167,8 +157,7 @@ impl Bringup {
             state: State::Start,
             deadline_ns: u64::MAX,
             just_sent: false,
-            found: Vec::new(),
-            nsids: Vec::new(),
+            scan: Scan::default(),
             limits: Limits {
                 max_transfer_bytes: MAX_TRANSFER_BYTES,
                 page_bytes,
@@ -455,18 +444,7 @@ impl Bringup {
                 command::get_log_page(LogId::SMART, NSID_ALL, SMART_LOG_BYTES as u32, 0, true),
                 AdminData::FromDevice(SMART_LOG_BYTES),
             ),
-            Step::ListNamespaces(after) => (command::identify(Cns::ACTIVE_NAMESPACES, after, 0), from_device),
-            Step::IdentifyNamespace(place) => {
-                let nsid = self.nsids.get(place).copied().unwrap_or(0);
-                (command::identify(Cns::NAMESPACE, nsid, 0), from_device)
-            }
-            Step::IdentifyDescriptors(place) => {
-                let nsid = self.nsids.get(place).copied().unwrap_or(0);
-                (
-                    command::identify(Cns::NAMESPACE_DESCRIPTORS, nsid, 0),
-                    from_device,
-                )
-            }
+            Step::Look(look) => (self.scan.command(look), from_device),
             Step::CreateCq(qid) => {
                 let polled = self.config.polling == PollingMode::Polling;
                 let making = match self.make_queue(qid) {
@@ -578,12 +556,15 @@ impl Bringup {
             Step::ReadSmart => {
                 // A controller without it can be driven all the same.
                 self.smart = status.is_success().then_some((now_ns, finished.data));
-                Ok(Some(Step::ListNamespaces(0)))
+                Ok(Some(Step::Look(Look::FIRST)))
             }
-            Step::ListNamespaces(after) => Ok(Some(self.take_namespace_list(after, status, &finished.data))),
-            Step::IdentifyNamespace(place) => Ok(Some(self.take_namespace(place, status, &finished.data))),
-            Step::IdentifyDescriptors(place) => {
-                Ok(Some(self.take_descriptors(place, status, &finished.data)))
+            Step::Look(look) => {
+                let bounds = Bounds::of(&self.identity);
+                if let Some(next) = self.scan.take(look, status, &finished.data, &bounds) {
+                    return Ok(Some(Step::Look(next)));
+                }
+                self.namespaces = std::mem::take(&mut self.scan).finish().into();
+                Ok(Some(Step::CreateCq(1)))
             }
             Step::CreateCq(qid) => {
                 if status.is_success() {

@@ -1,5 +1,6 @@
 //! What the controller says of its namespaces, checked before it is believed.
 
+pub(crate) mod scan;
 pub(crate) mod table;
 
 use nvme_spec::identify::{CSI_NVM, IdentifyNamespace, NamespaceDescriptors, Nidt};

@@ -10,16 +10,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nvme_spec::SubmissionEntry;
 use nvme_spec::command::{self, AsyncEventDw0, NSID_ALL};
 use nvme_spec::feature::{AsyncEventConfiguration, FeatureId};
-use nvme_spec::identify::{Cns, IdentifyController, NamespaceList, Oaes};
+use nvme_spec::identify::{IdentifyController, Oaes};
 use nvme_spec::log::LogId;
 use stats_proto::event::Event;
 use zerocopy::FromBytes;
 
 use crate::admin::{AdminData, AdminFinished, AdminQueue};
-use crate::bringup::MAX_NAMESPACES;
 use crate::controller::{AdminContext, Identity};
 use crate::events::EventLog;
-use crate::namespace::Namespace;
+use crate::namespace::scan::{Bounds, IDENTIFY_BYTES, Look, Scan};
 use crate::namespace::table::{Change, NamespaceTable};
 
 #[cfg(test)]
@@ -34,7 +33,6 @@ const WINDOW_NS: u64 = 1_000_000_000;
 const SMART_WARNINGS: u8 = 0x1F;
 /// What is read of a log page whose length is not looked up: reading it is what lets the next event of its kind through.
 const LOG_BYTES: usize = 512;
-const IDENTIFY_BYTES: usize = 4096;
 
 /// A command of this module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,12 +43,8 @@ pub(crate) enum Asked {
     Configuration,
     /// A log page.
     Log(LogId),
-    /// Active namespaces above this one.
-    List(u32),
-    /// The namespace at this place of the list.
-    Identify(usize),
-    /// Its identifiers, among them its I/O command set, where there are several.
-    Descriptors(usize),
+    /// What namespaces there are.
+    Look(Look),
 }
 
 /// Events by type, for the statistics.
@@ -107,14 +101,12 @@ pub(crate) struct Notices {
     window_ns: u64,
     heard: u32,
     enabled: AsyncEventConfiguration,
-    max_transfer_bytes: usize,
-    has_command_sets: bool,
+    bounds: Bounds,
     /// The namespaces are being looked at.
     looking: bool,
     /// They have changed since that began.
     again: bool,
-    nsids: Vec<u32>,
-    found: Vec<Namespace>,
+    scan: Scan,
 }
 
 impl Notices {
@@ -133,12 +125,10 @@ impl Notices {
                 .with_smart(SMART_WARNINGS)
                 .with_namespace_attribute(offered.namespace_attribute())
                 .with_firmware_activation(offered.firmware_activation()),
-            max_transfer_bytes: identity.max_transfer_bytes,
-            has_command_sets: identity.has_command_sets,
+            bounds: Bounds::of(identity),
             looking: false,
             again: false,
-            nsids: Vec::new(),
-            found: Vec::new(),
+            scan: Scan::default(),
         }
     }
 
@@ -176,7 +166,6 @@ impl Notices {
     }
 
     fn command(&self, asked: Asked) -> (SubmissionEntry, AdminData) {
-        let identified = AdminData::FromDevice(IDENTIFY_BYTES);
         match asked {
             Asked::Event => (command::async_event_request(), AdminData::None),
             Asked::Configuration => (
@@ -198,15 +187,7 @@ impl Notices {
                     AdminData::FromDevice(bytes),
                 )
             }
-            Asked::List(after) => (command::identify(Cns::ACTIVE_NAMESPACES, after, 0), identified),
-            Asked::Identify(place) => {
-                let nsid = self.nsids.get(place).copied().unwrap_or(0);
-                (command::identify(Cns::NAMESPACE, nsid, 0), identified)
-            }
-            Asked::Descriptors(place) => {
-                let nsid = self.nsids.get(place).copied().unwrap_or(0);
-                (command::identify(Cns::NAMESPACE_DESCRIPTORS, nsid, 0), identified)
-            }
+            Asked::Look(look) => (self.scan.command(look), AdminData::FromDevice(IDENTIFY_BYTES)),
         }
     }
 
@@ -233,41 +214,14 @@ impl Notices {
             }
             Asked::Log(LogId::CHANGED_NAMESPACES) => self.look(),
             Asked::Configuration | Asked::Log(_) => {}
-            Asked::List(after) if status.is_success() => self.list(after, &finished.data, told),
-            Asked::List(_) => {
+            Asked::Look(Look::List(_)) if !status.is_success() => {
                 log::warn!("the controller does not list its namespaces any more: {status}");
                 self.looking = false;
             }
-            Asked::Identify(place) => {
-                let nsid = self.nsids.get(place).copied().unwrap_or(0);
-                let identified = status.is_success().then_some(&finished.data);
-                match identified.and_then(|data| <[u8; IDENTIFY_BYTES]>::read_from_bytes(data).ok()) {
-                    // An inactive namespace is zero filled (section 5.17.2.2): it went after it was listed.
-                    Some(bytes) if bytes.iter().all(|byte| *byte == 0) => {}
-                    Some(bytes) => {
-                        self.found
-                            .push(Namespace::new(nsid, Box::new(bytes), self.max_transfer_bytes));
-                    }
-                    None => self.found.push(Namespace::unknown(
-                        nsid,
-                        format!("the controller does not identify it: {status}"),
-                    )),
-                }
-                if self.has_command_sets {
-                    self.due.push_back(Asked::Descriptors(place));
-                } else {
-                    self.identify(place + 1, told);
-                }
-            }
-            Asked::Descriptors(place) => {
-                let nsid = self.nsids.get(place).copied();
-                if status.is_success()
-                    && let Some(found) = self.found.pop_if(|found| Some(found.nsid) == nsid)
-                {
-                    self.found.push(found.of_command_set(&finished.data));
-                }
-                self.identify(place + 1, told);
-            }
+            Asked::Look(look) => match self.scan.take(look, status, &finished.data, &self.bounds) {
+                Some(next) => self.due.push_back(Asked::Look(next)),
+                None => self.looked(told),
+            },
         }
     }
 
@@ -297,39 +251,14 @@ impl Notices {
             self.again = true;
             return;
         }
-        self.nsids.clear();
-        self.found.clear();
-        self.due.push_back(Asked::List(0));
+        self.scan = Scan::default();
+        self.due.push_back(Asked::Look(Look::FIRST));
     }
 
-    /// A page of the list of active namespaces, which ascend.
-    fn list(&mut self, after: u32, data: &[u8], told: &Told<'_>) {
-        let before = self.nsids.len();
-        if let Ok(list) = NamespaceList::read_from_bytes(data) {
-            for nsid in list.iter() {
-                let last = self.nsids.last().copied().unwrap_or(after);
-                if nsid <= last || nsid == NSID_ALL || self.nsids.len() == MAX_NAMESPACES {
-                    break;
-                }
-                self.nsids.push(nsid);
-            }
-        }
-        let full_page = self.nsids.len() - before == IDENTIFY_BYTES / 4;
-        match self.nsids.last() {
-            Some(&last) if full_page && self.nsids.len() < MAX_NAMESPACES => {
-                self.due.push_back(Asked::List(last));
-            }
-            _ => self.identify(0, told),
-        }
-    }
-
-    fn identify(&mut self, place: usize, told: &Told<'_>) {
-        if place < self.nsids.len() {
-            self.due.push_back(Asked::Identify(place));
-            return;
-        }
+    /// All have been looked at.
+    fn looked(&mut self, told: &Told<'_>) {
         self.looking = false;
-        for change in told.namespaces.update(std::mem::take(&mut self.found)) {
+        for change in told.namespaces.update(std::mem::take(&mut self.scan).finish()) {
             tell(&change, told);
         }
         if std::mem::take(&mut self.again) {

@@ -4,11 +4,14 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+#[cfg(feature = "fuse")]
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::rig::{Folder, PATIENCE};
+use crate::rig::Folder;
+#[cfg(feature = "fuse")]
+use crate::rig::PATIENCE;
 
 /// The program, with no settings but those that a test gives it, and with signals that mean what they usually mean.
 fn program() -> Command {

@@ -205,24 +205,27 @@ fn answers_that_cannot_be_change_nothing() {
         &finished(Status::SUCCESS, 0, Vec::new()),
         &told,
     );
-    assert_eq!(notices.due.pop_front(), Some(Asked::List(0)));
-    notices.take(Asked::List(0), &finished(Status::SUCCESS, 0, list), &told);
-    assert_eq!(notices.nsids, [5]);
-    assert_eq!(notices.due.pop_front(), Some(Asked::Identify(0)));
+    assert_eq!(notices.due.pop_front(), Some(Asked::Look(Look::FIRST)));
     notices.take(
-        Asked::Identify(0),
+        Asked::Look(Look::FIRST),
+        &finished(Status::SUCCESS, 0, list),
+        &told,
+    );
+    assert_eq!(notices.due.pop_front(), Some(Asked::Look(Look::Identify(0))));
+    notices.take(
+        Asked::Look(Look::Identify(0)),
         &finished(Status::SUCCESS, 0, vec![1; 17]),
         &told,
     );
     assert_eq!(namespaces.listed().len(), 1);
     assert!(!namespaces.listed()[0].is_usable());
     notices.take(
-        Asked::Identify(7),
+        Asked::Look(Look::Identify(7)),
         &finished(Status::INVALID_FIELD, 0, Vec::new()),
         &told,
     );
     notices.take(
-        Asked::List(0),
+        Asked::Look(Look::FIRST),
         &finished(Status::INVALID_FIELD, 0, Vec::new()),
         &told,
     );
