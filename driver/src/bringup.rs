@@ -123,8 +123,9 @@ pub(crate) struct Bringup {
     scan: Scan,
     limits: Limits,
     wanted_queues: u16,
-    /// Doorbells in memory; until the controller has agreed, in `offered_shadows`.
+    /// The controller looks for doorbells in memory, if it is told where.
     has_shadow_doorbells: bool,
+    /// Where they are; until the controller has agreed, in `offered_shadows`.
     shadows: Option<ShadowPages>,
     offered_shadows: Option<ShadowPages>,
     making: Option<QueueParts>,

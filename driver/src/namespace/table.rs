@@ -140,6 +140,10 @@ impl NamespaceTable {
                     log::error!(
                         "namespace {nsid} is not taken: the controller's have changed too often; restart the driver"
                     );
+                    // Its old place has been left all the same: its blocks are of another size now.
+                    if known.is_some() {
+                        changes.push(Change::Removed(nsid));
+                    }
                     continue;
                 }
             }
@@ -224,6 +228,23 @@ mod tests {
         assert_eq!(places, [(1, vec![0]), (2, vec![1, 2])]);
         assert_eq!(table.update(vec![namespace(2, 9, 8)]).len(), 2);
         assert_eq!(shown(&table.places().1)[1..], [(2, 9, 8), (0, 12, 0)]);
+    }
+
+    #[test]
+    fn a_namespace_for_which_there_is_no_place_any_more_is_gone() {
+        // All places are taken, and then one namespace has blocks of another size.
+        let all: Vec<_> = (1..=MAX_PLACES as u32)
+            .map(|nsid| namespace(nsid, 9, 8))
+            .collect();
+        let table = NamespaceTable::new(all.into());
+        let changed = (1..=MAX_PLACES as u32).map(|nsid| namespace(nsid, if nsid == 7 { 12 } else { 9 }, 8));
+        assert_eq!(table.update(changed.collect()), [Change::Removed(7)]);
+        assert!(table.listed().iter().all(|namespace| namespace.nsid != 7));
+        let (version, places) = table.places();
+        assert_eq!(
+            (version, places[6].nsid, places[6].is_usable()),
+            (1, NOBODY, false)
+        );
     }
 
     proptest! {
