@@ -44,12 +44,23 @@ pub unsafe trait Backend: Send + Sync {
 
     /// Reads a 32-bit register of BAR0 at `offset` bytes. A controller that is gone reads all ones.
     fn read32(&self, offset: usize) -> u32;
-    /// Reads a 64-bit register.
-    fn read64(&self, offset: usize) -> u64;
+    /// Reads a 64-bit register, as two halves, the lower one first.
+    ///
+    /// It may be accessed whole or by aligned halves (NVMe over PCIe Transport 1.0 section 3.1); halves are what every bridge,
+    /// every server and every controller can do. Registers of that width either do not change (CAP) or are written while
+    /// the controller is disabled (ASQ, ACQ), so nobody sees two that do not fit.
+    fn read64(&self, offset: usize) -> u64 {
+        let low = self.read32(offset);
+        let high = self.read32(offset.saturating_add(4));
+        u64::from(low) | (u64::from(high) << 32)
+    }
     /// Writes a 32-bit register. A write may be posted; whoever needs it done reads back.
     fn write32(&self, offset: usize, value: u32);
-    /// Writes a 64-bit register.
-    fn write64(&self, offset: usize, value: u64);
+    /// Writes a 64-bit register, as [`Backend::read64`] reads it.
+    fn write64(&self, offset: usize, value: u64) {
+        self.write32(offset, value as u32);
+        self.write32(offset.saturating_add(4), (value >> 32) as u32);
+    }
 
     /// The doorbell at `offset` bytes of BAR0.
     ///

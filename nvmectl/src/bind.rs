@@ -156,7 +156,7 @@ impl Bind {
             io::ErrorKind::NotFound => Error::Bind {
                 exit_code: 4,
                 message: format!("there is no PCI function {address}"),
-                hint: controllers_of(host),
+                hint: host.controllers_in_words(),
             },
             _ => self.system(format!("reading what sysfs says of {address}"), &why),
         })?;
@@ -166,7 +166,7 @@ impl Bind {
                     "the PCI function {address} is not an NVMe controller: its class is {:06x}h, and theirs 010802h",
                     function.class
                 ),
-                controllers_of(host),
+                host.controllers_in_words(),
             ));
         }
         Ok(function)
@@ -398,20 +398,4 @@ fn say_writes(writes: Vec<Line>, output: &mut Output) -> Result<(), Error> {
 fn allows_no_iommu(host: &Host) -> bool {
     let parameter = host.path("sys/module/vfio/parameters/enable_unsafe_noiommu_mode");
     text_of(&parameter).is_ok_and(|value| value == "Y" || value == "1")
-}
-
-/// The NVMe controllers that there are.
-fn controllers_of(host: &Host) -> String {
-    let all = host.functions().into_iter().filter(Function::is_nvme);
-    let all: Vec<_> = all
-        .map(|function| {
-            let driver = function.driver.as_deref().unwrap_or("no driver");
-            format!("{} ({driver})", function.address)
-        })
-        .collect();
-    if all.is_empty() {
-        "this machine has no NVMe controllers on PCI that the kernel has found".to_owned()
-    } else {
-        format!("NVMe controllers are {}", all.join(", "))
-    }
 }

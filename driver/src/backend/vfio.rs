@@ -100,7 +100,7 @@ impl VfioDevice {
             if error.kind() == std::io::ErrorKind::NotFound {
                 VfioError::NoFunction {
                     address,
-                    others: controllers_of(host),
+                    others: host.controllers_in_words(),
                 }
             } else {
                 VfioError::of(format!("asking sysfs for {address}"))(error)
@@ -110,7 +110,7 @@ impl VfioDevice {
             return Err(VfioError::NotNvme {
                 address,
                 class: function.class,
-                others: controllers_of(host),
+                others: host.controllers_in_words(),
             });
         }
         let group = function.group.clone();
@@ -149,24 +149,6 @@ impl VfioDevice {
                 .to_owned(),
         })?;
         Ok((function, group))
-    }
-}
-
-/// The NVMe controllers that there are, for whoever has named something else.
-fn controllers_of(host: &Host) -> String {
-    let mut all = host.functions();
-    all.retain(Function::is_nvme);
-    let all: Vec<_> = all
-        .iter()
-        .map(|function| {
-            let driver = function.driver.as_deref().unwrap_or("no driver");
-            format!("{} ({driver})", function.address)
-        })
-        .collect();
-    if all.is_empty() {
-        "this machine has no NVMe controllers on PCI that the kernel has found".to_owned()
-    } else {
-        format!("NVMe controllers are {}", all.join(", "))
     }
 }
 
@@ -263,16 +245,8 @@ unsafe impl Backend for VfioBackend {
         self.bar.read32(offset)
     }
 
-    fn read64(&self, offset: usize) -> u64 {
-        self.bar.read64(offset)
-    }
-
     fn write32(&self, offset: usize, value: u32) {
         self.bar.write32(offset, value);
-    }
-
-    fn write64(&self, offset: usize, value: u64) {
-        self.bar.write64(offset, value);
     }
 
     fn doorbell(&self, offset: usize) -> Result<Doorbell, BackendError> {

@@ -491,16 +491,8 @@ unsafe impl Backend for VfioUserBackend {
         self.bar.read32(offset)
     }
 
-    fn read64(&self, offset: usize) -> u64 {
-        self.bar.read64(offset)
-    }
-
     fn write32(&self, offset: usize, value: u32) {
         self.bar.write32(offset, value);
-    }
-
-    fn write64(&self, offset: usize, value: u64) {
-        self.bar.write64(offset, value);
     }
 
     fn doorbell(&self, offset: usize) -> Result<Doorbell, BackendError> {

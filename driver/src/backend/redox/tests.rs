@@ -274,6 +274,15 @@ fn the_channel_is_what_the_bar_is_mapped_through() {
     backend.write64(0x28, 0x1_0000_0002);
     backend.write32(0x14, 7);
     assert_eq!((backend.read64(0x28), backend.read32(0x14)), (0x1_0000_0002, 7));
+    assert_eq!(
+        (backend.read32(0x28), backend.read32(0x2C)),
+        (2, 1),
+        "the lower half first"
+    );
+    // Only the lower half is inside; and there is nothing at the end of all numbers.
+    backend.write64(0x3FFC, 0x1_0000_0005);
+    assert_eq!(backend.read64(0x3FFC), 0xFFFF_FFFF_0000_0005);
+    assert_eq!(backend.read64(usize::MAX - 3), u64::MAX);
     assert_eq!(backend.read32(0x4000), u32::MAX);
     assert!(backend.doorbell(0x4000).is_err());
     backend.doorbell(0x1000).unwrap().ring(3);

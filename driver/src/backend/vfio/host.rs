@@ -180,6 +180,24 @@ impl Host {
         functions
     }
 
+    /// The NVMe controllers that there are, for whoever has named something else.
+    pub fn controllers_in_words(&self) -> String {
+        let mut all = self.functions();
+        all.retain(Function::is_nvme);
+        let all: Vec<_> = all
+            .iter()
+            .map(|function| {
+                let driver = function.driver.as_deref().unwrap_or("no driver");
+                format!("{} ({driver})", function.address)
+            })
+            .collect();
+        if all.is_empty() {
+            "this machine has no NVMe controllers on PCI that the kernel has found".to_owned()
+        } else {
+            format!("NVMe controllers are {}", all.join(", "))
+        }
+    }
+
     /// The functions in `group`.
     pub fn functions_in(&self, group: &Group) -> Vec<Function> {
         let mut functions = self.functions();
