@@ -320,10 +320,11 @@ pub struct QueueCounters {
     /// The most requests that ever waited.
     #[serde(with = "big_u64")]
     pub host_queued_max: u64,
-    /// Writes to the submission queue's tail doorbell.
+    /// Writes to the register of the submission queue's tail doorbell. Where doorbells are in memory too, only those that the controller asked
+    /// for.
     #[serde(with = "big_u64")]
     pub sq_doorbells: u64,
-    /// Writes to the completion queue's head doorbell.
+    /// The same of the completion queue's head doorbell, which is written late where completions are polled for.
     #[serde(with = "big_u64")]
     pub cq_doorbells: u64,
     /// Passes over the completion queue.
