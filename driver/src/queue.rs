@@ -413,9 +413,7 @@ impl<T> QueuePair<T> {
     pub(crate) fn end_pass(&mut self, now_ns: u64) -> u64 {
         let taken = std::mem::take(&mut self.pass);
         if !std::mem::take(&mut self.in_pass) {
-            self.recorder.begin();
-            self.recorder.poll_empty();
-            self.recorder.end();
+            self.recorder.polls_empty(1);
             return taken;
         }
         self.untold += taken as u32;

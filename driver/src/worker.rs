@@ -25,12 +25,13 @@ const INBOX_BATCH: usize = 64;
 const IDLE_SPIN_NS: u64 = 20_000;
 /// How long it looks while commands are out: past the latency of a flash read, after which it sleeps until the interrupt.
 const SPIN_NS: u64 = 200_000;
-/// A worker that has looked in vain for this long lets others run between its looks: an emulated device, say, or the
-/// client whose next request it waits for, may want this very CPU.
+/// A worker that has looked in vain for this long lets others run between its looks.
 const YIELD_AFTER_NS: u64 = 10_000;
 /// How long an adaptive worker looks on the only CPU, and only while a single command is out: with more of them there
 /// are clients who want to run. A small part of a time slice.
 const LONE_SPIN_NS: u64 = 50_000;
+/// Looks at the completion queue between two turns, and two readings of the clock, of a worker that spins.
+const LOOKS: u64 = 64;
 /// How often a worker that does not sleep has its waiter collect what the system keeps for it.
 const COLLECT_NS: u64 = 4_000_000;
 /// A command that is out for longer is lost, and with it the controller.
@@ -416,6 +417,20 @@ impl Worker {
         self.queue.recorder().set_waker(None);
     }
 
+    /// Looks for a completion a few times with nothing else in between, which sees it sooner than whole turns do, and
+    /// stops at the first or when there is other news.
+    #[inline]
+    fn look(&mut self) {
+        let mut vain = 0;
+        while vain < LOOKS
+            && !self.queue.has_completion()
+            && !self.shared.has_news(self.order, self.queue.room() > 0)
+        {
+            vain += 1;
+        }
+        self.queue.recorder().polls_empty(vain);
+    }
+
     /// Gives each answer to whom it belongs.
     #[inline]
     fn dispatch(&mut self, now_ns: u64) {
@@ -577,11 +592,10 @@ pub(crate) fn run(
                     continue;
                 }
                 if waiting.spins(commands, idle_ns) {
-                    if idle_ns > YIELD_AFTER_NS || (!waiting.may_spin && waiting.mode == PollingMode::Polling)
-                    {
+                    if waiting.yields(commands, idle_ns) {
                         std::thread::yield_now();
                     }
-                    if waiting.mode == PollingMode::Polling && commands_out {
+                    if waiting.mode == PollingMode::Polling && commands_out && waiting.poll_interval_ns > 0 {
                         let next_ns = now_ns.saturating_add(waiting.poll_interval_ns);
                         let Worker {
                             queue, shared, order, ..
@@ -589,6 +603,8 @@ pub(crate) fn run(
                         while clock.now_ns() < next_ns && !shared.has_news(*order, queue.room() > 0) {
                             std::hint::spin_loop();
                         }
+                    } else if commands_out {
+                        worker.look();
                     }
                     std::hint::spin_loop();
                     continue;
@@ -657,6 +673,18 @@ impl Waiting {
             (PollingMode::Polling, true) => self.is_sleepless(),
             (PollingMode::Polling, false) | (PollingMode::Adaptive, false) => idle_ns < IDLE_SPIN_NS,
             (PollingMode::Adaptive, true) => idle_ns < SPIN_NS,
+        }
+    }
+
+    /// Whether such a worker lets others run first: an emulated device, say, or the client whose next request it waits for,
+    /// may want this very CPU. Where the device is none of this machine's programs, and has commands, no one is waited for
+    /// who needs one.
+    #[inline]
+    fn yields(&self, commands: usize, idle_ns: u64) -> bool {
+        if self.may_spin {
+            idle_ns > YIELD_AFTER_NS && !(self.spins_for_one && commands > 0)
+        } else {
+            idle_ns > YIELD_AFTER_NS || self.mode == PollingMode::Polling
         }
     }
 

@@ -66,7 +66,7 @@ impl QueueRecorder {
 
     pub(crate) fn out_is(&mut self, _now_ns: u64, _out: u64) {}
     pub(crate) fn pass(&self, _entries: u64) {}
-    pub(crate) fn poll_empty(&self) {}
+    pub(crate) fn polls_empty(&self, _looks: u64) {}
     pub(crate) fn interrupts(&self, _fired: u64, _spurious: bool) {}
     pub(crate) fn rejected(&self, _why: Rejected) {}
     pub(crate) fn timed_out(&self) {}

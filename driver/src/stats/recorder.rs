@@ -174,12 +174,14 @@ impl QueueRecorder {
         add(&self.stats.wakeup_hist[index_of(entries)], 1);
     }
 
-    /// A look at the completion queue that found nothing.
+    /// So many looks at the completion queue that found nothing, outside of `begin` and `end`.
     #[inline]
-    pub(crate) fn poll_empty(&self) {
-        add(&self.stats.live.polls, 1);
-        add(&self.stats.live.polls_empty, 1);
+    pub(crate) fn polls_empty(&self, looks: u64) {
+        self.begin();
+        add(&self.stats.live.polls, looks);
+        add(&self.stats.live.polls_empty, looks);
         self.show();
+        self.end();
     }
 
     /// `fired` interrupts came, and there was or was not anything to reap.

@@ -143,3 +143,23 @@ fn a_load_that_goes_on_learns_of_a_namespace_that_goes() {
         worker.turn(&Clock::system());
     }
 }
+
+#[test]
+fn others_run_between_looks_unless_the_device_is_all_that_is_waited_for() {
+    let spins = |may_spin, spins_for_one| Waiting {
+        mode: PollingMode::Polling,
+        poll_interval_ns: 0,
+        may_spin,
+        spins_for_one,
+        shortest_sleep_ns: 1,
+    };
+    let (soon_ns, later_ns) = (YIELD_AFTER_NS, YIELD_AFTER_NS + 1);
+    // A real device needs no CPU of this machine.
+    assert!(!spins(true, true).yields(1, later_ns));
+    // An emulated one does, and so does the client that has not asked yet.
+    assert!(spins(true, false).yields(1, later_ns));
+    assert!(spins(true, true).yields(0, later_ns));
+    assert!(!spins(true, false).yields(1, soon_ns));
+    // On the only CPU whoever polls lets others run at once.
+    assert!(spins(false, true).yields(1, 0));
+}
