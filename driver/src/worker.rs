@@ -1,39 +1,30 @@
 //! The owner of one I/O queue pair: takes requests from other threads, runs loads of its own, reaps and answers.
 //!
 //! `Worker::turn` does what can be done at one moment and says when to come back; it never waits. The thread around
-//! it is `run`.
+//! it is [`run`], in `waiting`.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
-use crate::backend::{Waiter, Waker};
+use crate::backend::Waker;
 use crate::clock::Clock;
-use crate::config::PollingMode;
 use crate::error::IoError;
 use crate::io_queue::{IoQueue, Rejected};
 use crate::namespace::table::NamespaceTable;
 use crate::request::{Finished, Request};
 
+pub(crate) use self::waiting::{Waiting, run};
+
+mod waiting;
+
 /// Requests that other threads may have handed over before the worker has taken them.
 const INBOX_REQUESTS: usize = 4096;
 /// Requests taken from the inbox in one turn.
 const INBOX_BATCH: usize = 64;
-/// How long an adaptive worker looks for work of any kind before it sleeps.
-const IDLE_SPIN_NS: u64 = 20_000;
-/// How long it looks while commands are out: past the latency of a flash read, after which it sleeps until the interrupt.
-const SPIN_NS: u64 = 200_000;
-/// A worker that has looked in vain for this long lets others run between its looks.
-const YIELD_AFTER_NS: u64 = 10_000;
-/// How long an adaptive worker looks on the only CPU, and only while a single command is out: with more of them there
-/// are clients who want to run. A small part of a time slice.
-const LONE_SPIN_NS: u64 = 50_000;
 /// Looks at the completion queue between two turns, and two readings of the clock, of a worker that spins.
 const LOOKS: u64 = 64;
-/// How often a worker that does not sleep has its waiter collect what the system keeps for it.
-const COLLECT_NS: u64 = 4_000_000;
 /// A command that is out for longer is lost, and with it the controller.
 pub(crate) const COMMAND_TIMEOUT_NS: u64 = 30_000_000_000;
 
@@ -538,159 +529,6 @@ impl Worker {
             active.load.turned();
         }
         until_ns
-    }
-}
-
-/// How a worker's thread waits.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Waiting {
-    pub(crate) mode: PollingMode,
-    pub(crate) poll_interval_ns: u64,
-    /// Whether there is a second CPU for whoever is waited for.
-    pub(crate) may_spin: bool,
-    /// Whether the device is not a program on this very machine, so that it gets on while the only CPU spins.
-    pub(crate) spins_for_one: bool,
-    /// Between two looks a polling worker sleeps only if the interval is at least this.
-    pub(crate) shortest_sleep_ns: u64,
-}
-
-/// The worker's thread: turns it until it ends, and waits in between. `on_timeout` is called (once) when a command has
-/// been out for too long.
-pub(crate) fn run(
-    mut worker: Worker,
-    mut waiter: Box<dyn Waiter>,
-    clock: &Clock,
-    waiting: Waiting,
-    on_timeout: &dyn Fn(u16),
-) {
-    crate::cpu::sharpen_timers();
-    let mut worked_ns = clock.now_ns();
-    let mut collected_ns = worked_ns;
-    let mut slept = false;
-    loop {
-        let turn = worker.turn(clock);
-        if slept {
-            let fired = waiter.take_interrupts();
-            if fired > 0 {
-                worker.queue.recorder().interrupts(fired, turn != Turn::Worked);
-            }
-            slept = false;
-        }
-        match turn {
-            Turn::Worked => {
-                worked_ns = clock.now_ns();
-                collect(&worker, &mut *waiter, worked_ns, &mut collected_ns);
-            }
-            Turn::Ended => return,
-            Turn::TimedOut => on_timeout(worker.queue.qid()),
-            Turn::Idle { until_ns } => {
-                let now_ns = clock.now_ns();
-                let idle_ns = now_ns.saturating_sub(worked_ns);
-                let commands = worker.queue.commands();
-                let commands_out = commands > 0;
-                if collect(&worker, &mut *waiter, now_ns, &mut collected_ns) {
-                    continue;
-                }
-                if waiting.spins(commands, idle_ns) {
-                    if waiting.yields(commands, idle_ns) {
-                        std::thread::yield_now();
-                    }
-                    if waiting.mode == PollingMode::Polling && commands_out && waiting.poll_interval_ns > 0 {
-                        let next_ns = now_ns.saturating_add(waiting.poll_interval_ns);
-                        let Worker {
-                            queue, shared, order, ..
-                        } = &worker;
-                        while clock.now_ns() < next_ns && !shared.has_news(*order, queue.room() > 0) {
-                            std::hint::spin_loop();
-                        }
-                    } else if commands_out {
-                        worker.look();
-                    }
-                    std::hint::spin_loop();
-                    continue;
-                }
-                // What came while it was awake has been dealt with.
-                let fired = waiter.take_interrupts();
-                if fired > 0 {
-                    worker.queue.recorder().interrupts(fired, false);
-                }
-                let mut until_ns = until_ns;
-                if waiting.mode == PollingMode::Polling && commands_out {
-                    let next_ns = now_ns.saturating_add(waiting.poll_interval_ns);
-                    until_ns = Some(until_ns.map_or(next_ns, |until_ns| until_ns.min(next_ns)));
-                }
-                let timeout = until_ns.map(|until_ns| Duration::from_nanos(until_ns.saturating_sub(now_ns)));
-                if timeout == Some(Duration::ZERO) {
-                    continue;
-                }
-                let polls = waiting.mode == PollingMode::Polling;
-                let Worker {
-                    queue, shared, order, ..
-                } = &worker;
-                waiter.wait(timeout, &mut || {
-                    shared.has_news(*order, queue.room() > 0)
-                        || queue.recorder().copy_asked()
-                        || (!polls && *order < Order::Hold && queue.has_completion())
-                });
-                slept = true;
-                collected_ns = clock.now_ns();
-            }
-        }
-    }
-}
-
-/// Has `waiter` collect what the system keeps for it, if it has not done so for a while; says whether it did. What it
-/// brings, such as a [`Watched`](crate::backend::Watched) descriptor, is for the worker's next turn to find: a sleep before
-/// that would not end for it.
-#[inline]
-fn collect(worker: &Worker, waiter: &mut dyn Waiter, now_ns: u64, collected_ns: &mut u64) -> bool {
-    if now_ns.saturating_sub(*collected_ns) < COLLECT_NS {
-        return false;
-    }
-    *collected_ns = now_ns;
-    waiter.collect();
-    let fired = waiter.take_interrupts();
-    if fired > 0 {
-        worker.queue.recorder().interrupts(fired, false);
-    }
-    true
-}
-
-impl Waiting {
-    /// Whether a worker that has had nothing to do for `idle_ns` looks again at once.
-    #[inline]
-    fn spins(&self, commands: usize, idle_ns: u64) -> bool {
-        if !self.may_spin {
-            return match self.mode {
-                PollingMode::Interrupt => false,
-                // Where a sleep is no shorter than a time slice, others run between two looks instead.
-                PollingMode::Polling => commands > 0 && self.spins_for_one && self.is_sleepless(),
-                PollingMode::Adaptive => commands == 1 && self.spins_for_one && idle_ns < LONE_SPIN_NS,
-            };
-        }
-        match (self.mode, commands > 0) {
-            (PollingMode::Interrupt, _) => false,
-            (PollingMode::Polling, true) => self.is_sleepless(),
-            (PollingMode::Polling, false) | (PollingMode::Adaptive, false) => idle_ns < IDLE_SPIN_NS,
-            (PollingMode::Adaptive, true) => idle_ns < SPIN_NS,
-        }
-    }
-
-    /// Whether such a worker lets others run first: an emulated device, say, or the client whose next request it waits for,
-    /// may want this very CPU. Where the device is none of this machine's programs, and has commands, no one is waited for
-    /// who needs one.
-    #[inline]
-    fn yields(&self, commands: usize, idle_ns: u64) -> bool {
-        if self.may_spin {
-            idle_ns > YIELD_AFTER_NS && !(self.spins_for_one && commands > 0)
-        } else {
-            idle_ns > YIELD_AFTER_NS || self.mode == PollingMode::Polling
-        }
-    }
-
-    /// Whether the polling interval is too short for a sleep.
-    fn is_sleepless(&self) -> bool {
-        self.poll_interval_ns < self.shortest_sleep_ns
     }
 }
 
