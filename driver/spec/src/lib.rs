@@ -1,5 +1,5 @@
-//! The structures of the NVMe specification as plain Rust types: Base specification 2.0, NVM Command Set 1.0, and the part
-//! of the PCIe transport that is registers. `no_std`, no `unsafe`, no I/O, no allocation.
+//! The structures of the NVMe specification as plain Rust types: Base specification 2.0, NVM Command Set 1.0, Management
+//! Interface 1.2 in band, and the part of the PCIe transport that is registers. `no_std`, no `unsafe`, no I/O, no allocation.
 //!
 //! A driver encodes commands and decodes what the device says; a software controller does the reverse. Both use this crate
 //! and nothing else in common, so that neither can hide the other's mistakes.
@@ -44,6 +44,7 @@
 //! | [`identify`] | controller, namespace, power states, lists, identification descriptors |
 //! | [`log`] | error, SMART, firmware slots, changed namespaces, commands supported, self-test, supported pages |
 //! | [`feature`] | feature identifiers and the dwords of the common ones |
+//! | [`mi`] | NVMe-MI in band: requests and responses, the health polls, configuration, Vital Product Data |
 //!
 //! The types are re-exported here; constructors, offsets and field values stay in their modules (`command::read`,
 //! `register::CC`, `register::SHN_NORMAL`).
@@ -65,9 +66,9 @@
 //! # What it does not do
 //!
 //! No queues, no registers' side effects, no rules of what a controller must answer. No NVMe over Fabrics, Zoned or Key
-//! Value command sets, no NVMe-MI, no Directives, Reservations, Copy, Sanitize or Firmware dwords; of the log pages not
-//! telemetry, endurance groups, ANA, persistent events; of the features' data structures none but APST's entries and the
-//! timestamp. What is left out can be sent all the same: the dwords of [`SubmissionEntry`] are plain numbers.
+//! Value command sets, no Directives, Reservations, Copy, Sanitize or Firmware dwords; of the log pages not telemetry,
+//! endurance groups, ANA, persistent events; of the features' data structures none but APST's entries and the timestamp; of
+//! NVMe-MI neither enclosures nor what only exists out of band. What is left out can be sent all the same: the dwords of [`SubmissionEntry`] are plain numbers.
 #![no_std]
 #![forbid(unsafe_code)]
 // Most of the bytes that this crate decodes are a device's.
@@ -98,6 +99,7 @@ pub mod feature;
 pub mod identify;
 mod layout;
 pub mod log;
+pub mod mi;
 mod named;
 pub mod opcode;
 pub mod register;
