@@ -6,11 +6,13 @@ mod features;
 mod format;
 mod identify;
 mod logs;
+mod management;
 mod queues;
 mod self_test;
 
 use nvme_spec::{AdminOpcode, Cc, Direction, Status, SubmissionEntry, entry::FUSE_NONE};
 
+use crate::config::ManagementInterface;
 use crate::engine::{Context, Engine, Finished};
 use crate::fault::Action;
 use crate::held::Command;
@@ -19,6 +21,7 @@ use crate::transfer::{self, DataPointer, Scratch};
 pub(crate) use events::Event;
 use events::Events;
 use features::Features;
+use management::Management;
 use queues::IoQueues;
 use self_test::SelfTests;
 
@@ -71,6 +74,7 @@ pub(crate) struct Admin {
     features: Features,
     events: Events,
     self_tests: SelfTests,
+    management: Management,
     queues: IoQueues,
     /// CC as it was when the controller was enabled.
     cc: Cc,
@@ -103,6 +107,7 @@ impl Admin {
             features: Features::default(),
             events: Events::default(),
             self_tests: SelfTests::default(),
+            management: Management::default(),
             queues: IoQueues::default(),
             cc: Cc::new(),
             is_hot: false,
@@ -131,6 +136,7 @@ impl Admin {
     /// The controller has become ready.
     pub fn enable(&mut self, cx: Context<'_>, cc: Cc) {
         self.cc = cc;
+        self.management.enabled();
         self.apply_features(cx);
     }
 
@@ -146,6 +152,9 @@ impl Admin {
 
     /// Something happened that the host may want to hear of.
     pub fn notify(&mut self, cx: Context<'_>, event: Event) {
+        if event == Event::NAMESPACE_ATTRIBUTE {
+            self.management.namespace_changed();
+        }
         if self.is_wanted(cx, event) {
             self.events.notify(event);
         }
@@ -236,6 +245,11 @@ impl Admin {
                 self.doorbell_buffer_config(cx, entry)
             }
             AdminOpcode::FORMAT_NVM => self.format_nvm(cx, entry),
+            AdminOpcode::NVME_MI_SEND | AdminOpcode::NVME_MI_RECEIVE
+                if cx.device.config.management != ManagementInterface::Off =>
+            {
+                self.manage(cx, entry)
+            }
             _ => Err(Status::INVALID_OPCODE.into()),
         }
     }

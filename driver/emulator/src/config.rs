@@ -75,6 +75,18 @@ pub enum Ready {
     CfsOnEnable,
 }
 
+/// What of NVMe-MI the controller answers in band.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ManagementInterface {
+    /// Nothing: it has no NVMe-MI Send and Receive.
+    Off,
+    /// What NVMe-MI 1.2 lets a controller answer in band.
+    #[default]
+    On,
+    /// Also Configuration Get of what belongs to the ports of the out-of-band interface, which is prohibited in band.
+    Full,
+}
+
 /// All the knobs of the device. [`Default`] is a healthy controller with one namespace of 1 GiB in memory.
 ///
 /// ```
@@ -140,6 +152,12 @@ pub struct Config {
     pub volatile_cache: bool,
     /// Composite temperature in kelvin; 0 = not reported.
     pub temperature_kelvin: u16,
+    /// Available spare, 0 to 100 percent. Below 10 it is a warning.
+    pub spare_percent: u8,
+    /// How much of the device's life is used, in percent; may pass 100, 255 stands for more.
+    pub used_percent: u8,
+    /// NVMe-MI in band.
+    pub management: ManagementInterface,
     /// What follows CC.EN.
     pub ready: Ready,
     /// Time from CC.EN to CSTS.RDY, in nanoseconds.
@@ -177,6 +195,9 @@ impl Default for Config {
             vwc: true,
             volatile_cache: false,
             temperature_kelvin: 310,
+            spare_percent: 100,
+            used_percent: 0,
+            management: ManagementInterface::On,
             ready: Ready::Normal,
             ready_delay_ns: 0,
             shutdown_delay_ns: 0,
@@ -259,6 +280,7 @@ impl Config {
             check(key, units::Shown(&latency.unwrap_or_default()), sane)?;
         }
         check("channels", self.channels, self.channels <= 65_536)?;
+        check("spare", self.spare_percent, self.spare_percent <= 100)?;
         check("bandwidth", 0, self.bandwidth_bytes_per_s != Some(0))?;
         check(
             "ready-delay",

@@ -80,7 +80,7 @@
 //! - Queues of every legal size, contiguous or in pages (`cqr=off`); full completion queues park, nothing is lost.
 //! - Admin: Identify (CNS 00, 01, 02, 03, 05, 06, 07, 08, 10, 11, 12, 13, 1A, 1B, 1C), Get and Set Features (01, 02, 04 to 0B, 0E; current,
 //!   default, saved), the queues, Get Log Page (00 to 06), Asynchronous Event Request, Abort, Format NVM, Device Self-test,
-//!   Doorbell Buffer Config.
+//!   Doorbell Buffer Config, NVMe-MI Receive (both health polls, VPD Read, Configuration Get).
 //! - I/O: Read, Write, Flush, Compare, Verify, Write Zeroes, Dataset Management; PRPs with chains and SGLs.
 //! - Everything a fault can do: see [`Action`].
 //!
@@ -118,7 +118,9 @@ mod tally;
 mod threads;
 mod transfer;
 
-pub use config::{Backing, Config, ConfigError, Latency, NamespaceConfig, Ready, SPEC_KEYS};
+pub use config::{
+    Backing, Config, ConfigError, Latency, ManagementInterface, NamespaceConfig, Ready, SPEC_KEYS,
+};
 pub use doze::Doze;
 pub use emulator::{Emulator, EmulatorError, Step};
 pub use fault::{Action, Fault, FaultId, Faults, QueueMatch};

@@ -16,12 +16,12 @@ use super::{
     Admin, CDW10_BYTE, CDW11_BYTE, CRITICAL_TEMPERATURE_KELVIN, Failure, NSID_BYTE, Reply,
     WARNING_TEMPERATURE_KELVIN, fail_at,
 };
-use crate::config::Config;
+use crate::config::{Config, ManagementInterface};
 use crate::engine::Context;
 use crate::error_log::ERROR_LOG_ENTRIES;
 
 /// CNTLID: the only controller of its subsystem.
-const CONTROLLER_ID: u16 = 1;
+pub(super) const CONTROLLER_ID: u16 = 1;
 /// PCI vendor identifiers: those of no vendor (the PCI-SIG does not give out FFFEh; FFFFh reads as absent).
 const VENDOR_ID: u16 = 0xFFFE;
 /// IEEE OUI, low byte first: the locally administered one that the namespaces' identifiers use too.
@@ -30,6 +30,8 @@ const IEEE_OUI: [u8; 3] = [0x56, 0x4E, 0x02];
 const FLUSH_ALL: u8 = 0b11;
 /// CNTRLTYPE: a controller that does I/O.
 const TYPE_IO: u8 = 1;
+/// NVMSR: part of an NVMe Storage Device.
+const STORAGE_DEVICE: u8 = 1;
 /// Abort commands at a time, 0's based. They never pile up: each is done when it is fetched.
 const ABORT_LIMIT_Z: u8 = 3;
 /// SGLS bits 1:0: SGLs without alignment or granularity requirements.
@@ -163,6 +165,7 @@ fn identify_controller(config: &Config, namespaces: u32) -> IdentifyController {
         .iter()
         .map(|namespace| u128::from(namespace.size_bytes))
         .sum();
+    let has_management = config.management != ManagementInterface::Off;
     let mut identify = IdentifyController {
         vid: VENDOR_ID.into(),
         ssvid: VENDOR_ID.into(),
@@ -179,10 +182,12 @@ fn identify_controller(config: &Config, namespaces: u32) -> IdentifyController {
         rtd3e: ((config.shutdown_delay_ns / 1000).min(u32::MAX.into()) as u32).into(),
         oaes: u32::from(Oaes::new().with_namespace_attribute(true)).into(),
         cntrltype: TYPE_IO,
+        nvmsr: if has_management { STORAGE_DEVICE } else { 0 },
         oacs: u16::from(
             Oacs::new()
                 .with_format_nvm(true)
                 .with_self_test(true)
+                .with_nvme_mi(has_management)
                 .with_doorbell_buffer_config(config.dbbuf),
         )
         .into(),

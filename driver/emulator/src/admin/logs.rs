@@ -11,6 +11,7 @@ use nvme_spec::{AdminOpcode, GetLogCdw10, GetLogCdw11, NvmOpcode, Status, Submis
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::{Admin, CDW10_BYTE, CDW12_BYTE, CDW14_BYTE, Event, Failure, NSID_BYTE, Reply, fail_at};
+use crate::config::{Config, ManagementInterface};
 use crate::engine::Context;
 use crate::shard::ShardSlot;
 use crate::tally::opcode_counters;
@@ -28,6 +29,9 @@ const PAGES: [LogId; 7] = [
 
 /// CDW14 bit 23: the offset is an index, not in bytes. No page here has one.
 const OFFSET_IS_INDEX: u32 = 1 << 23;
+
+/// Available Spare Threshold: with less there is a warning.
+const SPARE_THRESHOLD_PERCENT: u8 = 10;
 
 const NS_PER_MINUTE: u64 = 60_000_000_000;
 
@@ -96,7 +100,7 @@ impl Admin {
             LogId::CHANGED_NAMESPACES => ChangedNamespaces::new(cx.device.namespaces.changes(false))
                 .as_bytes()
                 .to_vec(),
-            LogId::COMMANDS_SUPPORTED => commands_supported(cx.device.config.dbbuf).as_bytes().to_vec(),
+            LogId::COMMANDS_SUPPORTED => commands_supported(&cx.device.config).as_bytes().to_vec(),
             LogId::DEVICE_SELF_TEST => self.self_tests.log(cx.now_ns).as_bytes().to_vec(),
             _ => {
                 return Err(Failure {
@@ -132,10 +136,11 @@ impl Admin {
         let kelvin = cx.device.temperature_kelvin();
         let error_log = cx.device.error_log();
         SmartLog {
-            critical_warning: CriticalWarning::new().with_temperature(self.is_hot).into(),
+            critical_warning: self.critical_warning(cx).into(),
             composite_temperature: kelvin.into(),
-            available_spare: 100,
-            available_spare_threshold: 10,
+            available_spare: cx.device.config.spare_percent,
+            available_spare_threshold: SPARE_THRESHOLD_PERCENT,
+            percentage_used: cx.device.config.used_percent,
             data_units_read: units(sum(&reads, |counters| counters.bytes)).into(),
             data_units_written: units(sum(&written, |counters| counters.bytes)).into(),
             host_read_commands: sum(&reads, |counters| counters.completed).into(),
@@ -150,6 +155,13 @@ impl Admin {
         }
     }
 
+    /// What the device warns of.
+    pub(super) fn critical_warning(&self, cx: Context<'_>) -> CriticalWarning {
+        CriticalWarning::new()
+            .with_available_spare(cx.device.config.spare_percent < SPARE_THRESHOLD_PERCENT)
+            .with_temperature(self.is_hot)
+    }
+
     /// Compares the temperature with the thresholds, and reports when it passes one.
     pub(crate) fn check_temperature(&mut self, cx: Context<'_>) {
         let kelvin = cx.device.temperature_kelvin();
@@ -157,6 +169,7 @@ impl Admin {
         // 0 K: there is no sensor.
         let is_hot = kelvin != 0 && (kelvin >= over || kelvin <= under);
         let was_hot = std::mem::replace(&mut self.is_hot, is_hot);
+        self.management.temperature_is(kelvin, is_hot != was_hot);
         if is_hot && !was_hot {
             self.notify(cx, Event::TEMPERATURE);
         }
@@ -183,11 +196,12 @@ fn supported_pages() -> SupportedLogPages {
     log
 }
 
-fn commands_supported(dbbuf: bool) -> CommandsSupported {
+fn commands_supported(config: &Config) -> CommandsSupported {
     let mut log = CommandsSupported::new_zeroed();
     let plain = CommandEffects::new().with_csupp(true);
     // Changes blocks; nothing else may run in the namespace meanwhile.
     let format = plain.with_lbcc(true).with_ncc(true).with_cse(1);
+    let has_management = config.management != ManagementInterface::Off;
     let admin = [
         (AdminOpcode::DELETE_IO_SQ, plain),
         (AdminOpcode::CREATE_IO_SQ, plain),
@@ -200,7 +214,12 @@ fn commands_supported(dbbuf: bool) -> CommandsSupported {
         (AdminOpcode::GET_FEATURES, plain),
         (AdminOpcode::ASYNC_EVENT_REQUEST, plain),
         (AdminOpcode::DEVICE_SELF_TEST, plain),
-        (AdminOpcode::DOORBELL_BUFFER_CONFIG, plain.with_csupp(dbbuf)),
+        (AdminOpcode::NVME_MI_SEND, plain.with_csupp(has_management)),
+        (AdminOpcode::NVME_MI_RECEIVE, plain.with_csupp(has_management)),
+        (
+            AdminOpcode::DOORBELL_BUFFER_CONFIG,
+            plain.with_csupp(config.dbbuf),
+        ),
         (AdminOpcode::FORMAT_NVM, format),
     ];
     for (opcode, effects) in admin {

@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf, str::FromStr};
 
 use super::{
-    Backing, Config, ConfigError, NamespaceConfig, Ready,
+    Backing, Config, ConfigError, ManagementInterface, NamespaceConfig, Ready,
     units::{Bytes, Shown, Time, parse_bytes, parse_digits, parse_latency, parse_time},
 };
 
@@ -29,7 +29,7 @@ struct Draft {
 const ON_OFF: &str = "on or off";
 const DELAY: &str = "a time such as 100ms (ns, us, ms or s), up to 600s";
 
-const KEYS: [Key; 30] = [
+const KEYS: [Key; 33] = [
     Key {
         name: "size",
         accepted: "bytes per namespace such as 4GiB (KiB, MiB, GiB, TiB or plain), a multiple of the block size, up to \
@@ -266,6 +266,36 @@ const KEYS: [Key; 30] = [
         show: |config| format!("{}K", config.temperature_kelvin),
     },
     Key {
+        name: "spare",
+        accepted: "available spare in percent such as 100%, from 0% to 100%",
+        read: |draft, text| percent(text).map(|percent| draft.config.spare_percent = percent),
+        show: |config| format!("{}%", config.spare_percent),
+    },
+    Key {
+        name: "used",
+        accepted: "how much of the device's life is used, in percent such as 3%, up to 255%",
+        read: |draft, text| percent(text).map(|percent| draft.config.used_percent = percent),
+        show: |config| format!("{}%", config.used_percent),
+    },
+    Key {
+        name: "mi",
+        accepted: "on, off, or full to have NVMe-MI answer in band what it should only answer out of band too",
+        read: |draft, text| {
+            draft.config.management = match text {
+                "on" => ManagementInterface::On,
+                "off" => ManagementInterface::Off,
+                "full" => ManagementInterface::Full,
+                _ => return None,
+            };
+            Some(())
+        },
+        show: |config| match config.management {
+            ManagementInterface::On => "on".into(),
+            ManagementInterface::Off => "off".into(),
+            ManagementInterface::Full => "full".into(),
+        },
+    },
+    Key {
         name: "ready",
         accepted: "normal, never or cfs",
         read: |draft, text| {
@@ -453,6 +483,10 @@ fn or_none<T>(text: &str, parse: impl Fn(&str) -> Option<T>) -> Option<Option<T>
     } else {
         parse(text).map(Some)
     }
+}
+
+fn percent(text: &str) -> Option<u8> {
+    number(text.strip_suffix('%').unwrap_or(text))
 }
 
 fn on_off(text: &str) -> Option<bool> {

@@ -247,6 +247,11 @@ prop_compose! {
             (1u16..=4096, 1u32..=65_536, proptest::option::of(13u32..=32), 1u16..=2048, 0u8..=15, any::<u8>(), 0u8..=15),
         (threads, seed, channels, temperature_kelvin) in (1u16..=64, any::<u64>(), 0u32..=65_536, any::<u16>()),
         (serial, model, firmware) in (identifier(20), identifier(40), identifier(8)),
+        (spare_percent, used_percent, management) in (0u8..=100, any::<u8>(), prop_oneof![
+            Just(ManagementInterface::Off),
+            Just(ManagementInterface::On),
+            Just(ManagementInterface::Full),
+        ]),
         flags: [bool; 5],
         ready in prop_oneof![Just(Ready::Normal), Just(Ready::Never), Just(Ready::CfsOnEnable)],
         delays in proptest::array::uniform3(0..=MAX_DELAY_NS),
@@ -255,6 +260,7 @@ prop_compose! {
         Config {
             volatile_cache, namespaces, backing, queues, depth_entries, vectors, dstrd, timeout_500ms, mpsmax, threads, seed, serial,
             model, firmware, latency, write_latency, channels, temperature_kelvin, ready,
+            spare_percent, used_percent, management,
             mdts_bytes: mdts.map(|log| 1 << log),
             bandwidth_bytes_per_s: bandwidth,
             contiguous_queues: flags[0],
