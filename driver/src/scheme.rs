@@ -16,6 +16,8 @@
 //! controller/slow           the last commands that failed, were slow or were lost, with their timelines (JSON lines)
 //! controller/log/smart, error, firmware, changed-namespaces, commands, self-test
 //! controller/admin          transaction file: write a command (and data), read the completion (and data)
+//! controller/mi/health, controllers, config, vpd  what the management interface answers (feature `nvme-mi`)
+//! controller/mi/request     transaction file: write a request of NVMe-MI (and data), read the response (and data)
 //! ```
 //!
 //! [`Scheme`] is what a server of this tree talks to, be it a Redox scheme socket, a FUSE session or the
@@ -26,7 +28,7 @@
 //! On Redox the disks are there a second time, as the rest of that system looks for them: [`disk`].
 //!
 //! What the nodes promise:
-//! - **Documents** (`identify`, `stats`, `slow`, `events?now`, `log/...`) are rendered by a read at offset 0 and kept by the
+//! - **Documents** (`identify`, `stats`, `slow`, `events?now`, `log/...`, `mi/...`) are rendered by a read at offset 0 and kept by the
 //!   handle: a reader in small pieces sees one snapshot. A log page that the controller does not have is
 //!   `EOPNOTSUPP`.
 //! - **The block device** takes any offset and length. A read covers them with whole blocks; a write of part
@@ -55,7 +57,7 @@
 //! - **Access** is by mode, owner and group, as the next section has it, and is decided when a node is opened. To be
 //!   looked at (`Stat`) anything can be opened by anybody, to be neither read nor written.
 //! - **The transaction files** belong to the handle: nobody sees another handle's answers. See the files
-//!   [`admin`](self#admin), [`io`](self#io) and [`bench`](self#bench).
+//!   [`admin`](self#admin), [`mi`](self#mi), [`io`](self#io) and [`bench`](self#bench).
 //! - **Limits**: [`MAX_HANDLES`] open handles, then `ENFILE`, and of each user as many handles (`EMFILE`),
 //!   calls and bytes that are out (`EAGAIN`) as the [quotas](self#quotas) have it. Where a queue is full,
 //!   `EAGAIN` too: nothing was done.
@@ -64,9 +66,9 @@
 //! | node | mode | who |
 //! | --- | --- | --- |
 //! | directories | 0555 | anyone, to list |
-//! | `identify`, `stats`, `slow`, `events`, `log/...` | 0444 | anyone, to read: they change nothing and show no data |
+//! | `identify`, `stats`, `slow`, `events`, `log/...`, `mi/...` | 0444 | anyone, to read: they change nothing and show no data |
 //! | `N`, `N/data`, `NpM`, `NpM/data` | 0600 of 0:0 at first | as mode, owner and group say; uid 0 always |
-//! | `controller/admin` | 0600 | uid 0: it can erase the disk |
+//! | `controller/admin`, `controller/mi/request` | 0600 | uid 0: they can erase the disk |
 //! | `N/io` | 0600 | uid 0: it is the disk itself, without the rules of the block device |
 //! | `N/bench` | 0600 | uid 0: it loads the disk, and may overwrite it |
 //!
@@ -94,8 +96,23 @@
 //! the data if the command returns any. A write that is refused leaves nothing to read. `prp1` holds the number
 //! of data bytes expected from the device, at most [`MAX_ADMIN_DATA_BYTES`]; `prp2` and `mptr` are 0; the
 //! command identifier is the driver's to choose.
-//! What would take queues, events or memory from the driver is `EPERM`; a format that changes the block size,
+//! What would take queues, events, memory or the controller itself from the driver is `EPERM`; a format that changes the block size,
 //! and namespace management, are `EOPNOTSUPP` because the driver would not learn of it.
+//!
+//! # mi
+//! NVMe-MI in band, as messages of that interface ([`nvme_spec::mi`]): NVMe-MI Send and Receive carry the same in pieces.
+//! A controller that does not take these commands (OACS bit 6) is `EOPNOTSUPP`. The documents are response messages, each
+//! beginning with its header of 8 bytes, of a refusal too; flags of what has changed stay as they are:
+//! - `health`: to NVM Subsystem Health Status Poll, with 8 bytes of data;
+//! - `controllers`: to Controller Health Status Poll, with 16 bytes for each of the first 255 controllers;
+//! - `config`: to five of Configuration Get, without data: Health Status Change, then SMBus/I2C Frequency of ports 0 and 1,
+//!   then MCTP Transmission Unit Size of ports 0 and 1;
+//! - `vpd`: to VPD Read, with all of the Vital Product Data, which are read in pieces of 256 bytes up to the first that is
+//!   refused.
+//!
+//! `request` is for whatever else: write a request message of 16 bytes, followed by the data if it sends any; then read the
+//! response message. The header is that of a command, with no slot and no integrity check; how much comes back follows from
+//! the request. Reset and Shutdown would take the controller from the driver and are `EPERM`.
 //!
 //! # io
 //! As `admin`, for one command of the NVM Command Set at a time. `nsid` is `N`, or 0 and filled in; `prp1`

@@ -2,6 +2,7 @@
 //! lets the device move more data than there is memory for.
 
 use nvme_spec::identify::Flbas;
+use nvme_spec::mi::{MiOpcode, MiRequest};
 use nvme_spec::{
     AdminOpcode, Direction, FeatureId, FormatCdw10, GetLogCdw10, GetLogCdw11, SetFeaturesCdw10,
     SubmissionEntry,
@@ -40,7 +41,7 @@ pub(crate) fn check(
 }
 
 /// Whether a command would take from the driver what it relies on: its queues, its events, its commands,
-/// memory of the host that the controller keeps.
+/// memory of the host that the controller keeps, the controller itself.
 pub(crate) fn is_the_drivers(entry: &SubmissionEntry) -> bool {
     match AdminOpcode(entry.opcode) {
         AdminOpcode::CREATE_IO_SQ
@@ -56,6 +57,11 @@ pub(crate) fn is_the_drivers(entry: &SubmissionEntry) -> bool {
             FeatureId::NUMBER_OF_QUEUES
                 | FeatureId::HOST_MEMORY_BUFFER
                 | FeatureId::ASYNC_EVENT_CONFIGURATION
+        ),
+        // They would reset or shut down the NVM subsystem under the driver's hands (NVMe-MI 1.2, sections 5.8 and 5.10).
+        AdminOpcode::NVME_MI_SEND => matches!(
+            MiRequest::of_entry(entry).opcode(),
+            MiOpcode::RESET | MiOpcode::SHUTDOWN
         ),
         _ => false,
     }
@@ -118,6 +124,9 @@ pub(crate) fn required_bytes(entry: &SubmissionEntry) -> usize {
         AdminOpcode::DIRECTIVE_SEND if entry.cdw10 != 0 => dwords_z(entry.cdw10),
         AdminOpcode::SECURITY_SEND | AdminOpcode::SECURITY_RECEIVE => u64::from(entry.cdw11),
         AdminOpcode::GET_LBA_STATUS => dwords_z(entry.cdw12),
+        AdminOpcode::NVME_MI_SEND | AdminOpcode::NVME_MI_RECEIVE => {
+            MiRequest::of_entry(entry).data_bytes() as u64
+        }
         _ => 0,
     };
     usize::try_from(bytes).unwrap_or(usize::MAX)

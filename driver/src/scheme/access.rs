@@ -181,6 +181,10 @@ impl Owners {
             Node::Root | Node::Controller | Node::Logs | Node::Namespace(_) | Node::PartitionDirectory(_) => {
                 Ownership::fixed(0o555)
             }
+            #[cfg(feature = "nvme-mi")]
+            Node::Management => Ownership::fixed(0o555),
+            #[cfg(feature = "nvme-mi")]
+            Node::ManagementRequest => Ownership::fixed(0o600),
             Node::Document(_) | Node::Events => Ownership::fixed(0o444),
             Node::Data(_) | Node::Partition(_) => {
                 let changed = lock(&self.changed);

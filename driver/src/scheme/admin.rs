@@ -1,12 +1,16 @@
-//! Admin passthrough: `controller/admin`.
+//! Admin passthrough: `controller/admin`, and in the messages of NVMe-MI `controller/mi/request`.
 
 use std::sync::{Arc, Mutex};
 
+#[cfg(feature = "nvme-mi")]
+use nvme_spec::mi::{MiHeader, MiRequest, REQUEST_BYTES};
 use nvme_spec::{AdminOpcode, Direction, SubmissionEntry};
 use stats_proto::event::Event;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::data::Volumes;
+#[cfg(feature = "nvme-mi")]
+use super::documents::management::{is_supported, response};
 use super::service::{AdminAnswer, AdminData, AdminFinished, AdminRequest, BlockService, IoError};
 use super::transaction::Transaction;
 use super::{Errno, MAX_ADMIN_DATA_BYTES, Pending, Reply, lock};
@@ -14,8 +18,19 @@ use crate::admin::check::{PAGE_BYTES, changes_controller, is_the_drivers, requir
 
 const ENTRY_BYTES: usize = 64;
 
-/// One open `controller/admin`.
+/// In what a client writes its commands and reads their answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// Submission entries, and completion entries.
+    Commands,
+    /// Request messages of NVMe-MI, and response messages.
+    #[cfg(feature = "nvme-mi")]
+    Messages,
+}
+
+/// One open transaction file.
 pub(crate) struct AdminFile {
+    dialect: Dialect,
     service: Arc<dyn BlockService>,
     /// The user who opened it.
     uid: u32,
@@ -24,8 +39,14 @@ pub(crate) struct AdminFile {
 }
 
 impl AdminFile {
-    pub(crate) fn new(service: Arc<dyn BlockService>, volumes: Arc<Volumes>, uid: u32) -> Arc<Self> {
+    pub(crate) fn new(
+        service: Arc<dyn BlockService>,
+        volumes: Arc<Volumes>,
+        uid: u32,
+        dialect: Dialect,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            dialect,
             service,
             uid,
             volumes,
@@ -38,7 +59,12 @@ impl AdminFile {
     }
 
     pub(crate) fn write(self: &Arc<Self>, bytes: Vec<u8>, pending: Pending) {
-        let command = match Command::parse(&bytes) {
+        let parsed = match self.dialect {
+            Dialect::Commands => Command::parse(&bytes),
+            #[cfg(feature = "nvme-mi")]
+            Dialect::Messages => Command::of_message(&bytes, &*self.service),
+        };
+        let command = match parsed {
             Ok(command) => command,
             Err(errno) => return self.transaction.refuse(errno, pending),
         };
@@ -55,7 +81,8 @@ impl AdminFile {
         } = command;
         let out = Out {
             file: Arc::clone(self),
-            changes: changes_controller(&entry).then_some(entry),
+            entry,
+            changes: changes_controller(&entry),
             expected_bytes,
             call: Mutex::new(Some((bytes, pending))),
         };
@@ -121,13 +148,37 @@ impl Command {
             expected_bytes,
         })
     }
+
+    /// A request message of NVMe-MI as the admin command that carries it.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` if the controller takes none, and those of [`parse`](Self::parse).
+    #[cfg(feature = "nvme-mi")]
+    fn of_message(bytes: &[u8], service: &dyn BlockService) -> Result<Self, Errno> {
+        let (head, sent) = bytes.split_at_checked(REQUEST_BYTES).ok_or(Errno::EINVAL)?;
+        let request = MiRequest::read_from_bytes(head).map_err(|_| Errno::EINVAL)?;
+        if request.message_header() != MiHeader::REQUEST {
+            return Err(Errno::EINVAL);
+        }
+        if !is_supported(service) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let mut entry = request.entry();
+        if AdminOpcode(entry.opcode).transfers() == Direction::FromDevice {
+            entry.prp1 = request.data_bytes() as u64;
+        }
+        let mut command = entry.as_bytes().to_vec();
+        command.extend_from_slice(sent);
+        Self::parse(&command)
+    }
 }
 
 /// A command that is out, with the client's bytes and whom to answer.
 struct Out {
     file: Arc<AdminFile>,
-    /// The command, if it may change the controller.
-    changes: Option<SubmissionEntry>,
+    entry: SubmissionEntry,
+    /// It may change the controller.
+    changes: bool,
     expected_bytes: usize,
     call: Mutex<Option<(Vec<u8>, Pending)>>,
 }
@@ -139,7 +190,8 @@ impl Out {
         };
         // Other errors mean that it was not sent.
         let sent = matches!(result, Ok(_) | Err(IoError::Lost | IoError::Stopped));
-        if let Some(entry) = self.changes.filter(|_| sent) {
+        if self.changes && sent {
+            let entry = self.entry;
             let status = result.as_ref().ok().map(|finished| finished.completion.status());
             self.file.service.events().push(Event::AdminCommand {
                 opcode: entry.opcode,
@@ -153,9 +205,8 @@ impl Out {
         // It may have erased or formatted a namespace. Not all commands do, but tables are read soon enough.
         self.file.volumes.forget_tables();
         let (text, reply) = match result {
-            Ok(AdminFinished { completion, data }) => {
-                let mut text = completion.as_bytes().to_vec();
-                text.extend_from_slice(data.get(..self.expected_bytes).unwrap_or(&data));
+            Ok(finished) => {
+                let text = self.text(&finished);
                 let len = bytes.len();
                 (text, Ok(Reply::Written { buffer: bytes, len }))
             }
@@ -163,6 +214,21 @@ impl Out {
         };
         self.file.transaction.end(text);
         pending.answer(reply);
+    }
+}
+
+impl Out {
+    /// What there is to read now.
+    fn text(&self, AdminFinished { completion, data }: &AdminFinished) -> Vec<u8> {
+        match self.file.dialect {
+            Dialect::Commands => {
+                let mut text = completion.as_bytes().to_vec();
+                text.extend_from_slice(data.get(..self.expected_bytes).unwrap_or(data));
+                text
+            }
+            #[cfg(feature = "nvme-mi")]
+            Dialect::Messages => response(&MiRequest::of_entry(&self.entry), completion.dw0, data),
+        }
     }
 }
 

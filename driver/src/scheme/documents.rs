@@ -1,4 +1,8 @@
-//! Files that are rendered when they are read: Identify structures, statistics, log pages.
+//! Files that are rendered when they are read: Identify structures, statistics, log pages, what the management interface
+//! answers.
+
+#[cfg(feature = "nvme-mi")]
+pub(super) mod management;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -122,6 +126,8 @@ impl Document {
             DocumentKind::EventsNow => self.rendered(Ok(self.service.events().since(0, usize::MAX).text)),
             DocumentKind::Slow => self.rendered(json_lines(&self.service.slow_commands())),
             DocumentKind::Log(page) => self.fetch(page),
+            #[cfg(feature = "nvme-mi")]
+            DocumentKind::Management(page) => management::ask(self, page),
         }
     }
 
@@ -171,6 +177,8 @@ impl DocumentKind {
             Self::IdentifyController | Self::IdentifyNamespace(_) => Some(IDENTIFY_BYTES),
             Self::Log(page) => page.fixed_bytes().map(u64::from),
             Self::Stats { .. } | Self::Slow | Self::EventsNow => None,
+            #[cfg(feature = "nvme-mi")]
+            Self::Management(_) => None,
         }
     }
 }

@@ -204,6 +204,20 @@ impl Fake {
             .answer_admin(request.tag, Ok(AdminFinished { completion, data }));
     }
 
+    /// The same with dword 0 and data as given: successfully.
+    #[cfg(all(test, feature = "nvme-mi"))]
+    pub(super) fn answer_admin(&self, dw0: u32, data: &[u8]) {
+        let request = lock(&self.admin_out).remove(0);
+        let data = match request.data {
+            AdminData::FromDevice(len) => data.iter().copied().take(len).collect(),
+            AdminData::None | AdminData::ToDevice(_) => Vec::new(),
+        };
+        let completion = CompletionEntry::new(dw0, 0, 0, 0, 0, Status::SUCCESS, true);
+        request
+            .sink
+            .answer_admin(request.tag, Ok(AdminFinished { completion, data }));
+    }
+
     pub(super) fn fail_admin(&self, error: IoError) {
         let request = lock(&self.admin_out).remove(0);
         request.sink.answer_admin(request.tag, Err(error));

@@ -89,7 +89,7 @@ impl Input<'_> {
     }
 
     fn path(&mut self) -> String {
-        const KNOWN: [&str; 29] = [
+        const KNOWN: [&str; 31] = [
             "",
             "1",
             "1/",
@@ -119,9 +119,11 @@ impl Input<'_> {
             "controller/log/error",
             "controller/events",
             "controller/slow",
+            "controller/mi/vpd",
+            "controller/mi/request",
         ];
         let which = usize::from(self.byte());
-        match KNOWN.get(which % 32) {
+        match KNOWN.get(which % 40) {
             Some(known) => (*known).to_owned(),
             None => {
                 let len = usize::from(self.byte() % 24);

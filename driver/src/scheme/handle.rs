@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use std::sync::{Arc, RwLock};
 
 use super::access::{OpenFlags, Owners, Ownership};
-use super::admin::AdminFile;
+use super::admin::{AdminFile, Dialect};
 use super::bench::BenchFile;
 use super::data::{DataFile, MAX_TRANSFER_BYTES, Volumes};
 use super::documents::Document;
@@ -165,10 +165,16 @@ impl Handle {
             partition,
         } = opening;
         let data = |nsid| DataFile::new(volumes.get(nsid)?, partition, id.0, class);
+        let admin = |dialect| {
+            let (service, volumes) = (Arc::clone(service), Arc::clone(volumes));
+            File::Admin(AdminFile::new(service, volumes, client.uid(), dialect))
+        };
         let file = match node {
             Node::Root | Node::Controller | Node::Logs | Node::Namespace(_) | Node::PartitionDirectory(_) => {
                 File::Directory
             }
+            #[cfg(feature = "nvme-mi")]
+            Node::Management => File::Directory,
             Node::Document(kind) => File::Document(Document::new(
                 kind,
                 Arc::clone(service),
@@ -177,11 +183,9 @@ impl Handle {
             )),
             Node::Data(nsid) => File::Data(data(nsid)?),
             Node::Partition(id) => File::Data(data(id.nsid)?),
-            Node::Admin => File::Admin(AdminFile::new(
-                Arc::clone(service),
-                Arc::clone(volumes),
-                client.uid(),
-            )),
+            Node::Admin => admin(Dialect::Commands),
+            #[cfg(feature = "nvme-mi")]
+            Node::ManagementRequest => admin(Dialect::Messages),
             Node::Bench(nsid) => File::Bench(BenchFile::new(volumes.get(nsid)?, Arc::clone(service))),
             Node::Io(nsid) => File::Io(IoFile::new(volumes.get(nsid)?, Arc::clone(service), id.0)),
             Node::Events => File::Events(EventsFile::new(Arc::clone(service.events()), Arc::clone(&client))),

@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use super::data::Volumes;
 use super::partitions::{self, Table};
+#[cfg(feature = "nvme-mi")]
+use super::path::ManagementPage;
 use super::path::{LogPage, Node};
 use super::pending::Pending;
 use super::service::Namespace;
@@ -27,12 +29,21 @@ pub(crate) fn fixed(node: Node) -> Result<Vec<Entry>, Errno> {
             entry("events", NodeKind::File),
             entry("identify", NodeKind::File),
             entry("log", NodeKind::Directory),
+            #[cfg(feature = "nvme-mi")]
+            entry("mi", NodeKind::Directory),
             entry("slow", NodeKind::File),
             entry("stats", NodeKind::File),
         ],
         Node::Logs => LogPage::ALL
             .iter()
             .map(|page| entry(page.name(), NodeKind::File))
+            .collect(),
+        #[cfg(feature = "nvme-mi")]
+        Node::Management => ManagementPage::ALL
+            .iter()
+            .map(|page| page.name())
+            .chain(["request"])
+            .map(|name| entry(name, NodeKind::File))
             .collect(),
         Node::Namespace(_) => vec![
             entry("bench", NodeKind::File),
@@ -50,6 +61,8 @@ pub(crate) fn fixed(node: Node) -> Result<Vec<Entry>, Errno> {
         | Node::Events
         | Node::Bench(_)
         | Node::Io(_) => return Err(Errno::ENOTDIR),
+        #[cfg(feature = "nvme-mi")]
+        Node::ManagementRequest => return Err(Errno::ENOTDIR),
     };
     Ok(entries)
 }

@@ -28,6 +28,12 @@ pub(crate) enum Node {
     Document(DocumentKind),
     /// `controller/admin`
     Admin,
+    /// `controller/mi/`
+    #[cfg(feature = "nvme-mi")]
+    Management,
+    /// `controller/mi/request`
+    #[cfg(feature = "nvme-mi")]
+    ManagementRequest,
     /// `N/bench`
     Bench(u32),
     /// `N/io`
@@ -59,6 +65,34 @@ pub(crate) enum DocumentKind {
     EventsNow,
     /// `controller/log/...`
     Log(LogPage),
+    /// `controller/mi/...`
+    #[cfg(feature = "nvme-mi")]
+    Management(ManagementPage),
+}
+
+/// What can be read of the management interface.
+#[cfg(feature = "nvme-mi")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum ManagementPage {
+    Health,
+    Controllers,
+    Config,
+    Vpd,
+}
+
+#[cfg(feature = "nvme-mi")]
+impl ManagementPage {
+    pub(crate) const ALL: [Self; 4] = [Self::Health, Self::Controllers, Self::Config, Self::Vpd];
+
+    /// The file's name.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Health => "health",
+            Self::Controllers => "controllers",
+            Self::Config => "config",
+            Self::Vpd => "vpd",
+        }
+    }
 }
 
 /// The log pages that have a file.
@@ -133,6 +167,15 @@ impl Node {
             },
             [Some("controller"), Some("slow"), None, _] => Self::Document(DocumentKind::Slow),
             [Some("controller"), Some("admin"), None, _] => Self::Admin,
+            #[cfg(feature = "nvme-mi")]
+            [Some("controller"), Some("mi"), None, _] => Self::Management,
+            #[cfg(feature = "nvme-mi")]
+            [Some("controller"), Some("mi"), Some("request"), None] => Self::ManagementRequest,
+            #[cfg(feature = "nvme-mi")]
+            [Some("controller"), Some("mi"), Some(page), None] => {
+                let page = ManagementPage::ALL.into_iter().find(|known| known.name() == page);
+                Self::Document(DocumentKind::Management(page.ok_or(Errno::ENOENT)?))
+            }
             [Some(name), None, ..] => match (parse_partition(name), directory) {
                 (Some(id), true) => Self::PartitionDirectory(id),
                 (Some(id), false) => Self::Partition(id),
@@ -187,6 +230,8 @@ impl Node {
             Self::Root | Self::Controller | Self::Logs | Self::Document(_) | Self::Admin | Self::Events => {
                 None
             }
+            #[cfg(feature = "nvme-mi")]
+            Self::Management | Self::ManagementRequest => None,
         }
     }
 
@@ -209,10 +254,14 @@ impl Node {
     }
 
     pub(crate) const fn is_directory(self) -> bool {
-        matches!(
-            self,
-            Self::Root | Self::Controller | Self::Logs | Self::Namespace(_) | Self::PartitionDirectory(_)
-        )
+        match self {
+            Self::Root | Self::Controller | Self::Logs | Self::Namespace(_) | Self::PartitionDirectory(_) => {
+                true
+            }
+            #[cfg(feature = "nvme-mi")]
+            Self::Management => true,
+            _ => false,
+        }
     }
 }
 
@@ -289,6 +338,20 @@ mod tests {
             ("controller/events?now", Node::Document(DocumentKind::EventsNow)),
             ("controller/slow", Node::Document(DocumentKind::Slow)),
             ("controller/admin", Node::Admin),
+            #[cfg(feature = "nvme-mi")]
+            ("controller/mi/", Node::Management),
+            #[cfg(feature = "nvme-mi")]
+            ("controller/mi/request", Node::ManagementRequest),
+            #[cfg(feature = "nvme-mi")]
+            (
+                "controller/mi/health",
+                Node::Document(DocumentKind::Management(ManagementPage::Health)),
+            ),
+            #[cfg(feature = "nvme-mi")]
+            (
+                "controller/mi/vpd",
+                Node::Document(DocumentKind::Management(ManagementPage::Vpd)),
+            ),
             ("1", Node::Data(1)),
             ("1/", Node::Namespace(1)),
             ("4294967295/data", Node::Data(u32::MAX)),
@@ -322,6 +385,9 @@ mod tests {
             ("controller/log/smart/x/y", Errno::ENOENT),
             ("controller/log/telemetry", Errno::ENOENT),
             ("log/smart", Errno::ENOENT),
+            ("controller/mi/admin", Errno::ENOENT),
+            ("controller/mi/health/x", Errno::ENOENT),
+            ("mi/health", Errno::ENOENT),
             ("p1", Errno::ENOENT),
             ("1p", Errno::ENOENT),
             ("1p0", Errno::ENOENT),

@@ -8,6 +8,8 @@ mod events;
 mod gate;
 mod io;
 mod lent;
+#[cfg(feature = "nvme-mi")]
+mod management;
 mod partitions;
 mod quotas;
 mod rights;

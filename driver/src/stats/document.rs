@@ -20,6 +20,9 @@ fn features() -> Vec<String> {
     if cfg!(feature = "performance-counters") {
         features.push("performance-counters".to_owned());
     }
+    if cfg!(feature = "nvme-mi") {
+        features.push("nvme-mi".to_owned());
+    }
     features
 }
 

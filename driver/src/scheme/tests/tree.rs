@@ -41,7 +41,8 @@ fn whatever_is_listed_can_be_opened() {
             }
         }
     }
-    assert_eq!(files, 5 + 6 + 2 * 5);
+    let of_management = if cfg!(feature = "nvme-mi") { 5 } else { 0 };
+    assert_eq!(files, 5 + 6 + of_management + 2 * 5);
 }
 
 #[test]
@@ -229,6 +230,8 @@ fn wild() -> impl Strategy<Value = Wild> {
             "controller",
             "controller/admin",
             "controller/admin",
+            "controller/mi/vpd",
+            "controller/mi/request",
             "controller/identify",
             "controller/log/smart",
             "controller/log/error",
