@@ -11,6 +11,7 @@ use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use stats_proto::bench::BenchJob;
 
 use crate::device::{DeviceArg, DeviceName};
+use crate::mi::MiArgs;
 use crate::platform;
 use crate::top::{INTERVAL_MAX_NS, INTERVAL_MIN_NS, Load};
 use crate::units::{Units, parse_duration_ns, parse_size};
@@ -131,6 +132,7 @@ impl Command {
             Self::Identify(_) | Self::IdCtrl | Self::IdNs(_) => "identify",
             Self::Smart(_) => "smart",
             Self::ErrorLog => "error-log",
+            Self::Mi(_) => "mi",
             Self::Stats(_) => "stats",
             Self::Bench(_) => "bench",
             Self::Top(_) => "top",
@@ -205,6 +207,8 @@ pub enum Command {
     Smart(SmartArgs),
     /// The device's last errors
     ErrorLog,
+    /// The management interface in band (NVMe-MI): health, configuration, Vital Product Data
+    Mi(MiArgs),
     /// What the driver counts: queues, latencies, namespaces
     Stats(StatsArgs),
     /// Measure IOPS, bandwidth and latency; reads only, unless told otherwise

@@ -66,6 +66,16 @@ pub enum Error {
         /// The device ends with this command, so that nothing more can be learnt from it.
         embedded: bool,
     },
+    /// The controller or the driver does not have what was asked for.
+    #[error("{message}")]
+    Unsupported { message: String, hint: String },
+    /// The device failed the command, or the driver did not let it pass.
+    #[error("{message}")]
+    Command {
+        exit_code: u8,
+        message: String,
+        hint: Option<String>,
+    },
     /// A function of PCI cannot be given to a driver.
     #[error("{message}")]
     Bind {
@@ -93,6 +103,23 @@ impl Error {
         Self::Usage {
             message: message.into(),
             hint: hint.into(),
+        }
+    }
+
+    /// Something that the controller or the driver does not have.
+    pub fn unsupported(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Unsupported {
+            message: message.into(),
+            hint: hint.into(),
+        }
+    }
+
+    /// A command that the device failed.
+    pub fn command(message: impl Into<String>, hint: Option<String>) -> Self {
+        Self::Command {
+            exit_code: 1,
+            message: message.into(),
+            hint,
         }
     }
 
@@ -165,7 +192,8 @@ impl Error {
             Self::Tree(TreeError { errno, .. }) | Self::Bench { errno, .. } => exit_code_of(*errno),
             Self::Start(error) => exit_code_of_start(error),
             Self::Malformed { .. } | Self::RequestsFailed { .. } => 1,
-            Self::Bind { exit_code, .. } => *exit_code,
+            Self::Unsupported { .. } => 6,
+            Self::Bind { exit_code, .. } | Self::Command { exit_code, .. } => *exit_code,
             Self::Refused { .. } => 8,
             Self::HealthWarning { .. } => 9,
             Self::Interrupted => 130,
@@ -188,6 +216,8 @@ impl Error {
             Self::Malformed { .. } => "malformed",
             Self::Bench { .. } => "bench",
             Self::RequestsFailed { .. } => "requests_failed",
+            Self::Unsupported { .. } => "unsupported",
+            Self::Command { .. } => "command",
             Self::Bind { .. } => "bind",
             Self::Refused { .. } => "refused",
             Self::HealthWarning { .. } => "health_warning",
@@ -199,7 +229,11 @@ impl Error {
     /// What to do next, where there is something to say.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Usage { hint, .. } | Self::Refused { hint, .. } | Self::Bind { hint, .. } => hint.clone(),
+            Self::Usage { hint, .. }
+            | Self::Refused { hint, .. }
+            | Self::Bind { hint, .. }
+            | Self::Unsupported { hint, .. } => hint.clone(),
+            Self::Command { hint, .. } => hint.clone()?,
             Self::RootDenied { .. } => {
                 "run as a user who may, name another folder with --root or NVME_ROOT, or add --emulate"
                     .to_owned()
@@ -295,8 +329,8 @@ fn exit_code_of(errno: Errno) -> u8 {
 fn hint_of(errno: Errno) -> Option<&'static str> {
     Some(match errno {
         Errno::EPERM | Errno::EACCES => {
-            "it needs root (data: whoever owns the device); list, identify, smart, error-log, stats and top need no \
-             privilege"
+            "it needs root (data: whoever owns the device); list, identify, smart, mi, error-log, stats and top need \
+             no privilege"
         }
         Errno::ENOENT => "nvmectl list shows what there is",
         Errno::EIO => "nvmectl error-log and nvmectl smart show what the device says about it",

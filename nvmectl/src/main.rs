@@ -21,6 +21,7 @@ mod error_log;
 mod identify;
 mod interrupt;
 mod list;
+mod mi;
 mod output;
 mod platform;
 mod run;

@@ -95,9 +95,17 @@ impl<'o> Output<'o> {
     /// Those of the output.
     pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
         if self.format == Format::Hex {
-            return self.text(&hex_dump(bytes));
+            return self.hex(bytes);
         }
         self.write(bytes)
+    }
+
+    /// Writes bytes to read, whatever the format.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn hex(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.text(&hex_dump(bytes))
     }
 }
 

@@ -18,7 +18,7 @@ use crate::stats::Stats;
 use crate::style::{Style, printable};
 use crate::top::Top;
 use crate::tree::{self, Discovered, Embedded, Tree};
-use crate::{error_log, list, smart};
+use crate::{error_log, list, mi, smart};
 
 /// Does what the command line says.
 ///
@@ -81,6 +81,13 @@ pub fn run(cli: &Cli) -> Result<(), Error> {
                 return Ok(());
             };
             on(&*tree, |tree| error_log::run(tree, &mut output))
+        }
+        Command::Mi(args) => {
+            output.check_format("mi", &mi::FORMATS)?;
+            let Some(tree) = to_read(global, device, args.command.paths(), &mut output)? else {
+                return Ok(());
+            };
+            on(&*tree, |tree| args.command.run(tree, &mut output))
         }
         Command::Stats(args) => {
             output.check_format("stats", &[])?;

@@ -45,6 +45,19 @@ pub fn run(tree: &dyn Tree, check: bool, output: &mut Output) -> Result<(), Erro
     }
 }
 
+/// The warnings by name.
+pub fn warning_flags(warning: CriticalWarning) -> Flags {
+    Flags(vec![
+        ("spare_low", warning.available_spare()),
+        ("temperature", warning.temperature()),
+        ("reliability_degraded", warning.reliability()),
+        ("read_only", warning.read_only()),
+        ("memory_backup_failed", warning.memory_backup()),
+        ("persistent_memory_unreliable", warning.persistent_memory()),
+        ("unknown", u8::from(warning) & 0b1100_0000 != 0),
+    ])
+}
+
 fn decode(bytes: &[u8]) -> Result<SmartLog, Error> {
     SmartLog::read_from_bytes(bytes).map_err(|_| {
         Error::malformed(
@@ -103,21 +116,12 @@ impl SmartDocument {
     pub fn new(scheme: &str, log: &SmartLog) -> Self {
         let kelvin = log.composite_temperature.get();
         let (read, written) = (log.data_units_read.get(), log.data_units_written.get());
-        let warning = CriticalWarning::from(log.critical_warning);
         Self {
             schema: "nvmectl-smart",
             version: "1.0",
             device: format!("{scheme}:controller"),
             critical_warning: log.critical_warning,
-            warnings: Flags(vec![
-                ("spare_low", warning.available_spare()),
-                ("temperature", warning.temperature()),
-                ("reliability_degraded", warning.reliability()),
-                ("read_only", warning.read_only()),
-                ("memory_backup_failed", warning.memory_backup()),
-                ("persistent_memory_unreliable", warning.persistent_memory()),
-                ("unknown", log.critical_warning & 0b1100_0000 != 0),
-            ]),
+            warnings: warning_flags(log.critical_warning.into()),
             temperature_kelvin: reported(kelvin),
             temperature_celsius: kelvin_to_celsius(kelvin),
             available_spare_percent: log.available_spare,

@@ -89,6 +89,13 @@ const KEYS: &[(&str, &[&str], &str)] = &[
         &["", "hot", "65536K", "-1K"],
         "kelvin such as 310K",
     ),
+    ("spare", &["", "101%", "-1"], "available spare in percent"),
+    (
+        "used",
+        &["", "256%", "half"],
+        "how much of the device's life is used",
+    ),
+    ("mi", &["", "maybe"], "on, off, or full"),
     ("ready", &["", "soon"], "normal, never or cfs"),
     ("ready-delay", &["", "5", "601s"], "a time such as 100ms"),
     ("shutdown-delay", &["", "5"], "a time such as 100ms"),
