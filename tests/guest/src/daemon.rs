@@ -62,6 +62,15 @@ impl Daemon<'_> {
         format!("nvmectl --root {}/tree {arguments}", self.folder)
     }
 
+    /// What it has said of its device when it began to serve.
+    ///
+    /// # Errors
+    ///
+    /// Those of the guest.
+    pub fn greeting(&self) -> Result<String, Error> {
+        self.guest.check(&format!("cat {}/out", self.folder))
+    }
+
     /// Tells it to end, and waits for that.
     ///
     /// # Errors

@@ -312,6 +312,8 @@ fn io_command(
         match how {
             0 => entry.prp1 |= 1,
             1 => entry.prp1 |= 2,
+            // Without metadata nobody looks there.
+            2 => entry.mptr = 0x1234_5678,
             3 if entry.prp2 == host.list.iova() => host.list.write(8, &(host.data.iova() | 0x10)),
             4 => entry.flags |= 0xC0,
             5 => entry.flags |= 3,

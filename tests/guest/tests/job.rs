@@ -27,13 +27,15 @@ struct Rule {
     asked: &'static [&'static str],
     /// And it has one of these, if there are any.
     with: &'static [&'static str],
-    /// How the emulator ended it (type/code), and how QEMU did; `*` is any error.
+    /// How the emulator ended it (type/code), and how QEMU did: also [`ANY_ERROR`] and [`ANY_END`].
     emulator: &'static str,
     qemu: &'static str,
     why: &'static str,
 }
 
 const ANY: &[&str] = &[""];
+const ANY_ERROR: &str = "an error";
+const ANY_END: &str = "anything";
 
 /// All differences that were met. The first rule that fits counts.
 const RULES: [Rule; 21] = [
@@ -63,8 +65,8 @@ const RULES: [Rule; 21] = [
     Rule {
         asked: &["Identify"],
         with: &[],
-        emulator: "*",
-        qemu: "*",
+        emulator: ANY_ERROR,
+        qemu: ANY_ERROR,
         why: "The structure is not known and the namespace is wrong too: either may be told.",
     },
     Rule {
@@ -78,8 +80,8 @@ const RULES: [Rule; 21] = [
     Rule {
         asked: &["Create"],
         with: &[],
-        emulator: "*",
-        qemu: "*",
+        emulator: ANY_ERROR,
+        qemu: ANY_ERROR,
         why: "More than one thing is wrong, and no order is specified.",
     },
     Rule {
@@ -93,7 +95,7 @@ const RULES: [Rule; 21] = [
     Rule {
         asked: &["Dataset Management", "Flush"],
         with: &["spoilt"],
-        emulator: "*",
+        emulator: ANY_ERROR,
         qemu: "0/00",
         why: "QEMU does not look at the pointers or the flags of a command whose data it does not use.",
     },
@@ -108,7 +110,7 @@ const RULES: [Rule; 21] = [
         asked: ANY,
         with: &["spoilt 0", "spoilt 1"],
         emulator: "0/13",
-        qemu: "*0/00",
+        qemu: ANY_END,
         why: "Data pointers that are not at a multiple of 4: a controller need not check \
               that (section 4.1.1), and QEMU does not.",
     },
@@ -149,8 +151,8 @@ const RULES: [Rule; 21] = [
     Rule {
         asked: &["Get Log Page"],
         with: &[],
-        emulator: "*",
-        qemu: "*",
+        emulator: ANY_ERROR,
+        qemu: ANY_ERROR,
         why: "A page that is not known has its own status, Invalid Log Page (section 5.16.2), QEMU has Invalid Field.",
     },
     Rule {
@@ -164,7 +166,7 @@ const RULES: [Rule; 21] = [
         asked: &["Get Features"],
         with: &["select 3"],
         emulator: "0/00",
-        qemu: "*",
+        qemu: ANY_ERROR,
         why: "What can be done with a feature (Select 3) is asked of a namespace that is inactive, or of all; the emulator answers for \
               the feature, whatever the namespace.",
     },
@@ -172,14 +174,14 @@ const RULES: [Rule; 21] = [
         asked: &["opcode 12h", "opcode 1Dh", "Security"],
         with: &[],
         emulator: "0/01",
-        qemu: "*0/00",
+        qemu: ANY_END,
         why: "Commands that are optional, and that QEMU has: I/O Management Receive and Send, Security Receive and Send.",
     },
     Rule {
         asked: &["Set Features"],
         with: &[],
-        emulator: "*",
-        qemu: "*",
+        emulator: ANY_ERROR,
+        qemu: ANY_ERROR,
         why: "The feature is not known or not one of a namespace, and cannot be saved either: any may be told.",
     },
     Rule {
@@ -190,8 +192,8 @@ const RULES: [Rule; 21] = [
             "Set Features Volatile Write Cache",
         ],
         with: &[],
-        emulator: "*0/00",
-        qemu: "*0/00",
+        emulator: ANY_END,
+        qemu: ANY_END,
         why: "QEMU does not let arbitration and coalescing be changed, saves nothing, and takes thresholds with reserved bits.",
     },
     Rule {
@@ -206,8 +208,8 @@ const RULES: [Rule; 21] = [
             "NVMe-MI",
         ],
         with: &[],
-        emulator: "*",
-        qemu: "*",
+        emulator: ANY_ERROR,
+        qemu: ANY_ERROR,
         why: "An opcode that is not supported, of a namespace that is wrong too: either may be told.",
     },
 ];
@@ -215,8 +217,8 @@ const RULES: [Rule; 21] = [
 impl Rule {
     fn fits(&self, asked: &str, emulator: &str, qemu: &str) -> bool {
         let is = |pattern: &str, code: &str| match pattern {
-            "*" => code != "0/00",
-            "*0/00" => true,
+            ANY_ERROR => code != "0/00",
+            ANY_END => true,
             exact => exact == code,
         };
         self.asked.iter().any(|start| asked.starts_with(start))

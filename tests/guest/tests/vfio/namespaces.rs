@@ -13,7 +13,7 @@ fn wait(guest: &Guest, condition: &str) {
 }
 
 /// QEMU attaches a zoned namespace when a host asks for more than the NVM Command Set (CC.CSS), which ours does not: it
-/// is none of the active ones until another driver has had the controller.
+/// is none of the active ones until another driver has had the controller, and is shown and not used from then on.
 #[test]
 fn a_zoned_namespace_is_not_there_and_the_one_beside_it_works() {
     let Some(guest) = rig::guest() else { return };
@@ -36,6 +36,30 @@ fn a_zoned_namespace_is_not_there_and_the_one_beside_it_works() {
         .check(&format!("cat /sys/block/$(basename {zoned})/queue/zoned"))
         .expect("read");
     assert_eq!(model, "host-managed\n");
+    function.bind("vfio-pci").expect("vfio-pci takes it again");
+    let daemon = guest.daemon(&rig::device(&function), "").expect("it serves");
+    let output = guest
+        .run(&format!(
+            "dd if={} of=/dev/null bs=4k count=1",
+            daemon.path("2/data")
+        ))
+        .expect("it is tried");
+    assert!(
+        !output.success(),
+        "a zoned namespace is read as if it were a disk"
+    );
+    guest
+        .check(&format!(
+            "dd if={} of=/dev/null bs=4k count=1",
+            daemon.path("1/data")
+        ))
+        .expect("the namespace beside it still works");
+    let greeting = daemon.greeting().expect("it is read");
+    assert!(
+        greeting.contains("namespace 2 cannot be used") && greeting.contains("zoned"),
+        "{greeting}"
+    );
+    daemon.stop().expect("it ends");
 }
 
 #[test]
