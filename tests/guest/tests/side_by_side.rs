@@ -6,6 +6,7 @@
 #![cfg(target_os = "linux")]
 #![forbid(unsafe_code)]
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nvme_guest::{Guest, Machine, Shared};
@@ -203,6 +204,9 @@ fn median(mut of: Vec<Figures>) -> Figures {
     of[of.len() / 2]
 }
 
+/// Held while something is measured.
+static QUIET: Mutex<()> = Mutex::new(());
+
 fn compare(guest: &Guest, jobs: &[Job]) {
     guest.pci(OURS).bind("vfio-pci").expect("it is taken");
     println!("| job | driver | IOPS | p50 us | p99 us | CPUs busy | times io_uring |");
@@ -239,12 +243,14 @@ fn compare(guest: &Guest, jobs: &[Job]) {
 
 #[test]
 fn both_behind_the_iommu() {
+    let _quiet = QUIET.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(guest) = TRANSLATED.get() else { return };
     compare(guest, &JOBS);
 }
 
 #[test]
 fn the_kernels_driver_passed_through() {
+    let _quiet = QUIET.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(guest) = PASSED_THROUGH.get() else { return };
     compare(guest, &JOBS[..3]);
 }
