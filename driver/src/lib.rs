@@ -98,10 +98,8 @@
 //!
 //! # What it does not do yet
 //!
-//! There are four backends: the [emulated](backend::emulated) controller, a function that the kernel hands over on Linux
-//! (`backend::vfio`, [how](docs::linux)), one that another process serves there (`backend::vfio_user`), and what pcid hands over on Redox (`backend::redox`, on 64-bit systems). There is
-//! no recovery: a controller on which a command is not answered for 30 seconds, or that reports a fatal error, is given up,
-//! and everything is answered as [lost](IoError::Lost). Asynchronous events, shadow doorbells, SGLs, metadata and end-to-end protection are not used.
+//! There is no recovery: a controller on which a command is not answered for 30 seconds, or that reports a fatal error, is
+//! given up, and everything is answered as [lost](IoError::Lost). SGLs, metadata and end-to-end protection are not used.
 //! Workers are bound to CPUs only where each interrupt vector has one, which is on Redox.
 #![deny(unsafe_code)]
 // What devices, clients and the kernel say must not end the driver.
