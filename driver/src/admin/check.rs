@@ -1,11 +1,12 @@
 //! What a client's admin command may be: not one that would take from the driver what it relies on, and not one that
 //! lets the device move more data than there is memory for.
 
+use nvme_spec::command::SEL_SUPPORTED_CAPABILITIES;
 use nvme_spec::identify::Flbas;
 use nvme_spec::mi::{MiOpcode, MiRequest};
 use nvme_spec::{
-    AdminOpcode, Direction, FeatureId, FormatCdw10, GetLogCdw10, GetLogCdw11, SetFeaturesCdw10,
-    SubmissionEntry,
+    AdminOpcode, Direction, FeatureId, FormatCdw10, GetFeaturesCdw10, GetLogCdw10, GetLogCdw11,
+    SetFeaturesCdw10, SubmissionEntry,
 };
 
 use super::AdminData;
@@ -124,6 +125,12 @@ pub(crate) fn required_bytes(entry: &SubmissionEntry) -> usize {
         AdminOpcode::DIRECTIVE_SEND if entry.cdw10 != 0 => dwords_z(entry.cdw10),
         AdminOpcode::SECURITY_SEND | AdminOpcode::SECURITY_RECEIVE => u64::from(entry.cdw11),
         AdminOpcode::GET_LBA_STATUS => dwords_z(entry.cdw12),
+        AdminOpcode::GET_FEATURES | AdminOpcode::SET_FEATURES => {
+            let cdw10 = GetFeaturesCdw10::from(entry.cdw10);
+            let asks_what_is_supported = AdminOpcode(entry.opcode) == AdminOpcode::GET_FEATURES
+                && cdw10.sel() == SEL_SUPPORTED_CAPABILITIES;
+            u64::from(has_data(FeatureId(cdw10.fid())) && !asks_what_is_supported)
+        }
         AdminOpcode::NVME_MI_SEND | AdminOpcode::NVME_MI_RECEIVE => {
             MiRequest::of_entry(entry).data_bytes() as u64
         }
@@ -132,9 +139,27 @@ pub(crate) fn required_bytes(entry: &SubmissionEntry) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
+/// Whether the value of a feature is in the data buffer (Base 2.0, section 5.27.1). No such value is longer than a page, and
+/// pages are what there is: any length will do, but not none, with which the controller would go to address 0.
+fn has_data(fid: FeatureId) -> bool {
+    matches!(
+        fid,
+        FeatureId::LBA_RANGE
+            | FeatureId::APST
+            | FeatureId::HOST_MEMORY_BUFFER
+            | FeatureId::TIMESTAMP
+            | FeatureId::PREDICTABLE_LATENCY_MODE
+            | FeatureId::HOST_BEHAVIOR_SUPPORT
+            | FeatureId::ENHANCED_CONTROLLER_METADATA
+            | FeatureId::CONTROLLER_METADATA
+            | FeatureId::NAMESPACE_METADATA
+            | FeatureId::HOST_IDENTIFIER
+    )
+}
+
 #[cfg(test)]
 mod tests {
-    use nvme_spec::command::{self, NSID_ALL};
+    use nvme_spec::command::{self, NSID_ALL, SEL_CURRENT};
     use nvme_spec::identify::Cns;
     use nvme_spec::log::LogId;
 
@@ -175,6 +200,29 @@ mod tests {
         }
         assert_eq!(check(&log, &AdminData::FromDevice(8192 + 64), &[]), Ok(()));
         assert_eq!(check(&identify, &AdminData::FromDevice(4096), &[]), Ok(()));
+    }
+
+    #[test]
+    fn a_feature_that_has_data_has_a_buffer() {
+        let get = command::get_features;
+        let set = |fid| command::set_features(fid, 0, 0, false);
+        let timestamp = FeatureId::TIMESTAMP;
+        for (entry, data, allowed) in [
+            (get(timestamp, 0, SEL_CURRENT), AdminData::None, false),
+            (get(timestamp, 0, SEL_CURRENT), AdminData::FromDevice(8), true),
+            (
+                get(timestamp, 0, SEL_SUPPORTED_CAPABILITIES),
+                AdminData::None,
+                true,
+            ),
+            (get(FeatureId::ARBITRATION, 0, SEL_CURRENT), AdminData::None, true),
+            (set(timestamp), AdminData::None, false),
+            (set(timestamp), AdminData::ToDevice(vec![0; 8]), true),
+            (set(FeatureId::ARBITRATION), AdminData::None, true),
+        ] {
+            let wanted = allowed.then_some(()).ok_or(IoError::NotAllowed);
+            assert_eq!(check(&entry, &data, &[]), wanted, "{entry:?} {data:?}");
+        }
     }
 
     #[test]
