@@ -11,6 +11,7 @@ use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use stats_proto::bench::BenchJob;
 
 use crate::device::{DeviceArg, DeviceName};
+use crate::feature::FeatureArgs;
 use crate::mi::MiArgs;
 use crate::platform;
 use crate::top::{INTERVAL_MAX_NS, INTERVAL_MIN_NS, Load};
@@ -133,6 +134,7 @@ impl Command {
             Self::Smart(_) => "smart",
             Self::ErrorLog => "error-log",
             Self::Mi(_) => "mi",
+            Self::Feature(_) => "feature",
             Self::Stats(_) => "stats",
             Self::Bench(_) => "bench",
             Self::Top(_) => "top",
@@ -209,6 +211,8 @@ pub enum Command {
     ErrorLog,
     /// The management interface in band (NVMe-MI): health, configuration, Vital Product Data
     Mi(MiArgs),
+    /// What the controller is set to, and setting it; needs root
+    Feature(FeatureArgs),
     /// What the driver counts: queues, latencies, namespaces
     Stats(StatsArgs),
     /// Measure IOPS, bandwidth and latency; reads only, unless told otherwise

@@ -7,10 +7,11 @@
 //!
 //! Beside that, on Linux, `bind` and `unbind` take controllers from the kernel's driver and give them back.
 //!
-//! It sends no command of its own making to a device, formats nothing and erases nothing but by `bench` with
-//! `--destructive`.
+//! The only commands of its own making that it sends to a device are those that read and set features; it formats nothing
+//! and erases nothing but by `bench` with `--destructive`.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod args;
 mod bench;
 #[cfg(target_os = "linux")]
@@ -18,6 +19,7 @@ mod bind;
 mod device;
 mod error;
 mod error_log;
+mod feature;
 mod identify;
 mod interrupt;
 mod list;

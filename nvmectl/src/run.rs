@@ -12,13 +12,14 @@ use crate::args::{BindArgs, Cli, Command, Format, Global};
 use crate::bench::Bench;
 use crate::device::{self, DeviceName};
 use crate::error::Error;
+use crate::feature::FeatureCommand;
 use crate::identify::{self, Subject};
 use crate::output::Output;
 use crate::stats::Stats;
 use crate::style::{Style, printable};
 use crate::top::Top;
 use crate::tree::{self, Discovered, Embedded, Tree};
-use crate::{error_log, list, mi, smart};
+use crate::{error_log, feature, list, mi, smart};
 
 /// Does what the command line says.
 ///
@@ -88,6 +89,17 @@ pub fn run(cli: &Cli) -> Result<(), Error> {
                 return Ok(());
             };
             on(&*tree, |tree| args.command.run(tree, &mut output))
+        }
+        Command::Feature(args) => {
+            output.check_format("feature", &[])?;
+            if let FeatureCommand::Set(set) = &args.command {
+                feature::check_settable(set)?;
+            }
+            let tree = connect(global)?;
+            on(&*tree, |tree| {
+                device::check(tree, device)?;
+                feature::run(tree, args, device, global.dry_run, &mut output)
+            })
         }
         Command::Stats(args) => {
             output.check_format("stats", &[])?;

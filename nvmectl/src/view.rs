@@ -32,6 +32,12 @@ pub fn render(document: &impl Serialize, hex: &[&str], style: &Style) -> String 
     out
 }
 
+/// One value of a document with its name and its unit, as in a row of [`render`].
+pub fn one(key: &str, value: &Value, style: &Style) -> String {
+    let view = View { hex: &[], style };
+    format!("{} {}", label(key), view.scalar(key, value))
+}
+
 struct View<'v> {
     hex: &'v [&'v str],
     style: &'v Style,
