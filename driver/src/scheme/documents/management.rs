@@ -117,15 +117,11 @@ impl Question {
         };
         let message = response(&self.request, finished.completion.dw0, &finished.data);
         if self.page == ManagementPage::Vpd {
-            let is_refused = message.get(4) != Some(&MiStatus::SUCCESS.0);
-            if is_refused && self.step > 0 {
-                // There is no more than what has come.
-                return document.rendered(Ok(text));
-            }
             // One answer, whatever the number of pieces that it came in.
             let part = if self.step == 0 { 0 } else { RESPONSE_HEADER_BYTES };
             text.extend_from_slice(message.get(part..).unwrap_or_default());
-            if is_refused {
+            if message.get(4) != Some(&MiStatus::SUCCESS.0) {
+                // There is no more than what has come.
                 return document.rendered(Ok(text));
             }
         } else {
