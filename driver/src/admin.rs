@@ -101,6 +101,7 @@ impl<T> Part<T> {
             doorbell_ns: submitted_ns,
             ended_ns: now_ns,
             status,
+            deadline_ns: u64::MAX,
         }
     }
 }

@@ -7,7 +7,9 @@
 //! | `NVME_POLLING_MODE` | adaptive | false, true, adaptive |
 //! | `NVME_POLL_INTERVAL_US` | 10 | 0 (spin) to 1000000 |
 //! | `NVME_ZERO_COPY` | true | true, false |
-//! | `NVME_SCHEDULER` | cpuaffinity | none, roundrobin, cpuaffinity |
+//! | `NVME_SCHEDULER` | cpuaffinity | none, roundrobin, cpuaffinity, priority, deadline |
+//! | `NVME_SCHEDULER_WINDOW` | 32 | 0 (as many as the queue holds) to 65536 commands of a queue at the device; the rest waits in the driver, where roundrobin, priority and deadline put it in order |
+//! | `NVME_PRIORITY_WEIGHTS` | 16:4:1 | HIGH:MEDIUM:LOW, 1 to 256 each: their shares under priority |
 //! | `NVME_SLOW_US` | 10000 | 0 (only failed ones) to 60000000; commands that take as long are kept for `controller/slow` |
 //! | `NVME_BENCHMARK` | 0 | 0, 1 |
 //!
@@ -30,16 +32,79 @@ pub enum PollingMode {
     Adaptive,
 }
 
-/// Which queue a request goes to (`NVME_SCHEDULER`).
+/// Which queue a request goes to, and when it has its turn there (`NVME_SCHEDULER`). See
+/// [`docs::scheduling`](crate::docs::scheduling).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(u8)]
 pub enum SchedulerKind {
     /// `none`: each client has one queue and stays on it.
     None,
-    /// `roundrobin`: one queue after the other.
+    /// `roundrobin`: one queue after the other, and on each of them one client after the other.
     RoundRobin,
     /// `cpuaffinity`: the queue of the CPU on which the request was made.
     #[default]
     CpuAffinity,
+    /// `priority`: by the request's class.
+    Priority,
+    /// `deadline`: the earliest deadline first.
+    Deadline,
+}
+
+impl SchedulerKind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::None,
+        Self::RoundRobin,
+        Self::CpuAffinity,
+        Self::Priority,
+        Self::Deadline,
+    ];
+
+    /// What `value` is as a number.
+    pub(crate) fn of(value: u8) -> Self {
+        Self::ALL
+            .into_iter()
+            .find(|kind| *kind as u8 == value)
+            .unwrap_or_default()
+    }
+}
+
+/// The shares of the classes that have shares, under [`SchedulerKind::Priority`] (`NVME_PRIORITY_WEIGHTS`). Each is 1 to
+/// 256.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weights {
+    /// Of the class high.
+    pub high: u16,
+    /// Of the class medium.
+    pub medium: u16,
+    /// Of the class low.
+    pub low: u16,
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Self {
+            high: 16,
+            medium: 4,
+            low: 1,
+        }
+    }
+}
+
+impl FromStr for Weights {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut weights = text
+            .split(':')
+            .map(|text| number(text.trim(), 1, 256).and_then(|weight| u16::try_from(weight).ok()));
+        let mut next = || weights.next().flatten().ok_or(());
+        let (high, medium, low) = (next()?, next()?, next()?);
+        match weights.next() {
+            None => Ok(Self { high, medium, low }),
+            Some(_) => Err(()),
+        }
+    }
 }
 
 /// The driver's settings.
@@ -55,8 +120,12 @@ pub struct Config {
     pub poll_interval_us: u32,
     /// Whether data moves by DMA straight from and to the caller's buffer where the backend can map it.
     pub zero_copy: bool,
-    /// Which queue a request goes to.
+    /// Which queue a request goes to, and when it has its turn there.
     pub scheduler: SchedulerKind,
+    /// Commands of a queue that a scheduler which orders requests has at the device; 0 is as many as the queue holds.
+    pub scheduler_window: u32,
+    /// The shares of the classes under [`SchedulerKind::Priority`].
+    pub weights: Weights,
     /// Commands that take at least so many microseconds from being accepted to being completed are kept, with their
     /// timelines, for `controller/slow`; 0 keeps only those that fail.
     pub slow_us: u32,
@@ -73,6 +142,8 @@ impl Default for Config {
             poll_interval_us: 10,
             zero_copy: true,
             scheduler: SchedulerKind::CpuAffinity,
+            scheduler_window: 32,
+            weights: Weights::default(),
             slow_us: 10_000,
             benchmark: false,
         }
@@ -92,13 +163,15 @@ pub struct ConfigError {
 }
 
 /// The names of all variables, in the order of the table above.
-pub const VARIABLES: [&str; 8] = [
+pub const VARIABLES: [&str; 10] = [
     "NVME_NUM_QUEUES",
     "NVME_QUEUE_DEPTH",
     "NVME_POLLING_MODE",
     "NVME_POLL_INTERVAL_US",
     "NVME_ZERO_COPY",
     "NVME_SCHEDULER",
+    "NVME_SCHEDULER_WINDOW",
+    "NVME_PRIORITY_WEIGHTS",
     "NVME_SLOW_US",
     "NVME_BENCHMARK",
 ];
@@ -136,6 +209,9 @@ impl Config {
         const QUEUES: &str = "a number from 0 (one per CPU) to 65535";
         const DEPTH: &str = "a number of entries from 2 to 65536";
         const INTERVAL: &str = "a number of microseconds from 0 (spin) to 1000000";
+        const SCHEDULER: &str = "none, roundrobin, cpuaffinity, priority or deadline";
+        const WINDOW: &str = "a number of commands from 0 (as many as the queue holds) to 65536";
+        const WEIGHTS: &str = "HIGH:MEDIUM:LOW such as 16:4:1, each from 1 to 256";
         const SLOW: &str = "a number of microseconds from 0 (only failed commands) to 60000000";
         const BOOL: &str = "true or false (or 1, 0, yes, no, on, off)";
         match variable {
@@ -157,9 +233,14 @@ impl Config {
             }
             "NVME_ZERO_COPY" => self.zero_copy = accept("NVME_ZERO_COPY", value, BOOL, boolean)?,
             "NVME_SCHEDULER" => {
-                self.scheduler = accept("NVME_SCHEDULER", value, "none, roundrobin or cpuaffinity", |v| {
-                    v.parse().ok()
-                })?;
+                self.scheduler = accept("NVME_SCHEDULER", value, SCHEDULER, |v| v.parse().ok())?;
+            }
+            "NVME_SCHEDULER_WINDOW" => {
+                self.scheduler_window =
+                    accept("NVME_SCHEDULER_WINDOW", value, WINDOW, |v| number(v, 0, 65_536))?;
+            }
+            "NVME_PRIORITY_WEIGHTS" => {
+                self.weights = accept("NVME_PRIORITY_WEIGHTS", value, WEIGHTS, |v| v.parse().ok())?;
             }
             "NVME_SLOW_US" => {
                 self.slow_us = accept("NVME_SLOW_US", value, SLOW, |v| number(v, 0, 60_000_000))?;
@@ -170,7 +251,8 @@ impl Config {
                     variable: "NVME_*",
                     value: variable.to_owned(),
                     accepted: "one of NVME_NUM_QUEUES, NVME_QUEUE_DEPTH, NVME_POLLING_MODE, NVME_POLL_INTERVAL_US, \
-                               NVME_ZERO_COPY, NVME_SCHEDULER, NVME_SLOW_US, NVME_BENCHMARK",
+                               NVME_ZERO_COPY, NVME_SCHEDULER, NVME_SCHEDULER_WINDOW, NVME_PRIORITY_WEIGHTS, NVME_SLOW_US, \
+                               NVME_BENCHMARK",
                 });
             }
         }
@@ -239,6 +321,8 @@ impl FromStr for SchedulerKind {
             "none" => Ok(Self::None),
             "roundrobin" => Ok(Self::RoundRobin),
             "cpuaffinity" => Ok(Self::CpuAffinity),
+            "priority" => Ok(Self::Priority),
+            "deadline" => Ok(Self::Deadline),
             _ => Err(()),
         }
     }
@@ -250,6 +334,8 @@ impl fmt::Display for SchedulerKind {
             Self::None => "none",
             Self::RoundRobin => "roundrobin",
             Self::CpuAffinity => "cpuaffinity",
+            Self::Priority => "priority",
+            Self::Deadline => "deadline",
         })
     }
 }
@@ -281,6 +367,8 @@ mod tests {
             ("NVME_POLL_INTERVAL_US", "0"),
             ("NVME_ZERO_COPY", "off"),
             ("NVME_SCHEDULER", "RoundRobin"),
+            ("NVME_SCHEDULER_WINDOW", "0"),
+            ("NVME_PRIORITY_WEIGHTS", "256:2:1"),
             ("NVME_SLOW_US", "0"),
             ("NVME_BENCHMARK", "1"),
         ]);
@@ -291,6 +379,12 @@ mod tests {
             poll_interval_us: 0,
             zero_copy: false,
             scheduler: SchedulerKind::RoundRobin,
+            scheduler_window: 0,
+            weights: Weights {
+                high: 256,
+                medium: 2,
+                low: 1,
+            },
             slow_us: 0,
             benchmark: true,
         };
@@ -299,10 +393,11 @@ mod tests {
             read(&[("NVME_POLLING_MODE", "false")]).map(|c| c.polling),
             Ok(PollingMode::Interrupt)
         );
-        assert_eq!(
-            read(&[("NVME_SCHEDULER", "none")]).map(|c| c.scheduler),
-            Ok(SchedulerKind::None)
-        );
+        for kind in SchedulerKind::ALL {
+            let config = read(&[("NVME_SCHEDULER", &kind.to_string())]);
+            assert_eq!(config.map(|config| config.scheduler), Ok(kind));
+            assert_eq!(SchedulerKind::of(kind as u8), kind);
+        }
     }
 
     #[test]
@@ -320,6 +415,12 @@ mod tests {
             ("NVME_POLL_INTERVAL_US", "99999999999999999999"),
             ("NVME_ZERO_COPY", "maybe"),
             ("NVME_SCHEDULER", "fifo"),
+            ("NVME_SCHEDULER_WINDOW", "65537"),
+            ("NVME_PRIORITY_WEIGHTS", "16:4"),
+            ("NVME_PRIORITY_WEIGHTS", "16:4:1:1"),
+            ("NVME_PRIORITY_WEIGHTS", "16:4:0"),
+            ("NVME_PRIORITY_WEIGHTS", "257:4:1"),
+            ("NVME_PRIORITY_WEIGHTS", "16:+4:1"),
             ("NVME_SLOW_US", "60000001"),
             ("NVME_SLOW_US", "1ms"),
             ("NVME_BENCHMARK", "2"),

@@ -6,6 +6,9 @@ pub mod linux {}
 #[doc = include_str!("../docs/redox.md")]
 pub mod redox {}
 
+#[doc = include_str!("../docs/scheduling.md")]
+pub mod scheduling {}
+
 #[doc = include_str!("../docs/guests.md")]
 pub mod guests {}
 

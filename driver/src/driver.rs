@@ -1,7 +1,7 @@
 //! A running driver: a controller, one worker for each of its I/O queue pairs, and one for the admin queue.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,6 +11,7 @@ use stats_proto::event::Event;
 use crate::admin::AdminRequest;
 use crate::admin_worker::{self, AdminWorker};
 use crate::backend::{Waiter, Watcher};
+use crate::backlog::Item;
 use crate::clock::Clock;
 use crate::config::{PollingMode, SchedulerKind};
 use crate::controller::{Controller, Identity};
@@ -24,7 +25,7 @@ use crate::namespace::table::NamespaceTable;
 use crate::recorder::Recorder;
 use crate::request::Request;
 use crate::stats::QueueStats;
-use crate::worker::{self, Load, Remote, Waiting, Worker};
+use crate::worker::{self, Load, Remote, Scheduling, Waiting, Worker};
 
 pub use crate::io_scheduler::{Class, Hint, Priority};
 
@@ -42,7 +43,8 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     pub(crate) queues: Vec<QueueHandle>,
     pub(crate) admin: AdminHandle,
-    pub(crate) scheduler: IoScheduler,
+    /// The [`SchedulerKind`].
+    scheduler: AtomicU8,
     pub(crate) mode: PollingMode,
     pub(crate) instance_id: String,
     pub(crate) started_ns: u64,
@@ -263,7 +265,7 @@ impl Driver {
             let Some(queue) = controller.take_queue() else {
                 break;
             };
-            let shared = Arc::new(worker::Shared::new(waiter.waker()));
+            let shared = Arc::new(worker::Shared::new(waiter.waker(), config.scheduler));
             queue.recorder().set_waker(Some(waiter.waker()));
             queues.push(QueueHandle {
                 qid: queue.qid(),
@@ -276,7 +278,7 @@ impl Driver {
                 queued_max: AtomicU64::new(0),
             });
             workers.push(Some((
-                Worker::new(queue, shared, Arc::clone(&namespaces)),
+                Worker::new(queue, shared, Arc::clone(&namespaces), Scheduling::of(&config)),
                 waiter,
             )));
         }
@@ -302,7 +304,7 @@ impl Driver {
         let inner = Inner {
             identity: Arc::clone(controller.identity()),
             namespaces: Arc::clone(&namespaces),
-            scheduler: IoScheduler::new(config.scheduler, queues.len()),
+            scheduler: AtomicU8::new(config.scheduler as u8),
             mode: config.polling,
             instance_id: instance_id(),
             started_ns: controller.opened_ns,
@@ -381,14 +383,36 @@ impl Driver {
     /// once through its sink, also when it is refused, possibly before this returns.
     pub fn submit(&self, mut hint: Hint, request: Request<Remote>) {
         let mut turn = 0;
-        match self.0.scheduler.kind() {
+        let kind = self.0.scheduler();
+        match kind {
             SchedulerKind::None => {}
             SchedulerKind::RoundRobin => turn = self.0.requests.fetch_add(1, Ordering::Relaxed),
-            SchedulerKind::CpuAffinity => hint.cpu = hint.cpu.or_else(crate::cpu::current),
+            SchedulerKind::CpuAffinity | SchedulerKind::Priority | SchedulerKind::Deadline => {
+                hint.cpu = hint.cpu.or_else(crate::cpu::current);
+            }
         }
-        let queue = self.0.scheduler.choose(hint, turn);
+        let queue = IoScheduler::new(kind, self.0.queues.len()).choose(hint, turn);
         if let Some(queue) = self.0.queues.get(queue) {
-            queue.shared.submit(request, self.0.clock.now_ns());
+            let Hint { client, class, .. } = hint;
+            let item = Item {
+                request,
+                client,
+                class,
+            };
+            queue.shared.submit(item, self.0.clock.now_ns());
+        }
+    }
+
+    /// How requests are scheduled.
+    pub fn scheduler(&self) -> SchedulerKind {
+        self.0.scheduler()
+    }
+
+    /// Schedules requests so from now on, those that wait too: none of them is lost, and none is answered twice.
+    pub fn set_scheduler(&self, kind: SchedulerKind) {
+        self.0.scheduler.store(kind as u8, Ordering::Relaxed);
+        for queue in &self.0.queues {
+            queue.shared.set_scheduler(kind);
         }
     }
 
@@ -450,6 +474,11 @@ impl Driver {
 }
 
 impl Inner {
+    /// How requests are scheduled.
+    pub(crate) fn scheduler(&self) -> SchedulerKind {
+        SchedulerKind::of(self.scheduler.load(Ordering::Relaxed))
+    }
+
     /// The first event.
     fn started(&self) -> Event {
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);

@@ -57,6 +57,7 @@ use crate::dma::Buffer;
 use crate::dma::arena::Arena;
 use crate::dma::pages::{Chain, PagePool};
 use crate::error::IoError;
+use crate::io_scheduler::{MissedIn, Priority};
 use crate::namespace::Namespace;
 use crate::namespace::table::SPARE_PLACES;
 use crate::passthrough::{counted_bytes, shape};
@@ -122,6 +123,8 @@ pub struct IoQueue<T> {
     free: Vec<u32>,
     /// Requests with commands still to be sent, in order.
     waiting: VecDeque<u32>,
+    /// Requests that have not got here yet and are shown as waiting too.
+    behind: u64,
     finished: VecDeque<Finished<T>>,
 }
 
@@ -154,6 +157,7 @@ impl<T> IoQueue<T> {
             requests: (0..capacity).map(|_| None).collect(),
             free: (0..capacity as u32).rev().collect(),
             waiting: VecDeque::with_capacity(capacity),
+            behind: 0,
             finished: VecDeque::with_capacity(capacity),
         }
     }
@@ -222,6 +226,17 @@ impl<T> IoQueue<T> {
     #[allow(clippy::result_large_err)]
     #[inline]
     pub fn submit(&mut self, request: Request<T>) -> Result<(), Rejected<T>> {
+        self.submit_by(request, u64::MAX)
+    }
+
+    /// As [`IoQueue::submit`], of a request that should be done at `deadline_ns` at the latest. It is done in any case;
+    /// whether it was in time is counted, and shown if it was not. `u64::MAX` is no deadline.
+    ///
+    /// # Errors
+    /// As there.
+    #[allow(clippy::result_large_err)]
+    #[inline]
+    pub fn submit_by(&mut self, request: Request<T>, deadline_ns: u64) -> Result<(), Rejected<T>> {
         let namespace = match self.check(&request) {
             Ok(namespace) => namespace,
             Err(why) => return Err(Rejected { request, why }),
@@ -241,6 +256,7 @@ impl<T> IoQueue<T> {
             commands_out: 0,
             result: Ok(()),
             doorbell_ns,
+            deadline_ns,
         });
         self.waiting.push_back(number);
         if self.waiting.len() == 1 {
@@ -249,6 +265,18 @@ impl<T> IoQueue<T> {
             self.show_waiting();
         }
         Ok(())
+    }
+
+    /// Why a request cannot be done as it is, if so.
+    #[inline]
+    pub(crate) fn refusal(&self, request: &Request<T>) -> Option<IoError> {
+        self.check(request).err()
+    }
+
+    /// Whether there are requests with commands still to be sent.
+    #[inline]
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     #[inline]
@@ -346,7 +374,24 @@ impl<T> IoQueue<T> {
     /// Shows how many requests wait for a slot.
     #[inline]
     fn show_waiting(&mut self) {
-        self.pair.recorder.host_queued(self.waiting.len() as u64);
+        self.pair
+            .recorder
+            .host_queued(self.waiting.len() as u64 + self.behind);
+    }
+
+    /// A request of this class is about to be submitted, its turn having come.
+    #[inline]
+    pub(crate) fn scheduled(&mut self, priority: Priority) {
+        self.pair.recorder.scheduled(priority);
+    }
+
+    /// So many requests wait elsewhere for this queue.
+    #[inline]
+    pub(crate) fn show_behind(&mut self, requests: usize) {
+        if self.behind != requests as u64 {
+            self.behind = requests as u64;
+            self.show_waiting();
+        }
     }
 
     /// The next request that is done.
@@ -372,7 +417,10 @@ impl<T> IoQueue<T> {
             return;
         };
         let status = entry.status();
-        if now_ns.saturating_sub(active.request.arrived_ns) >= self.slow_ns || !status.is_success() {
+        if now_ns.saturating_sub(active.request.arrived_ns) >= self.slow_ns
+            || !status.is_success()
+            || now_ns > active.deadline_ns
+        {
             let namespace = &self.namespaces[active.namespace];
             let record = active.record(&part, namespace, self.pair.qid(), entry.cid);
             self.recorder.keep(Record {
@@ -399,6 +447,15 @@ impl<T> IoQueue<T> {
         active.commands_out -= 1;
         active.doorbell_ns = active.doorbell_ns.min(submitted_ns);
         if active.commands_out == 0 && active.sent_all {
+            if active.deadline_ns != u64::MAX {
+                let missed_in = MissedIn::of(
+                    active.deadline_ns,
+                    active.request.arrived_ns,
+                    active.doorbell_ns,
+                    now_ns,
+                );
+                self.pair.recorder.deadline(missed_in);
+            }
             self.finish(part.request, now_ns);
         }
     }

@@ -1,6 +1,8 @@
-//! Which queue a request goes to: a decision without a clock, a lock or a thread.
+//! Which queue a request goes to: a decision without a clock, a lock or a thread. In which order it has its turn there is the
+//! business of the queue's [`backlog`](crate::backlog).
 
 use std::num::NonZeroU32;
+use std::str::FromStr;
 
 use crate::config::SchedulerKind;
 
@@ -24,16 +26,78 @@ pub struct Class {
     pub deadline_us: Option<NonZeroU32>,
 }
 
+impl Class {
+    /// When a request that has come at `arrived_ns` should be done; `u64::MAX` if that does not matter.
+    #[inline]
+    pub(crate) fn deadline_ns(self, arrived_ns: u64) -> u64 {
+        self.deadline_us.map_or(u64::MAX, |deadline_us| {
+            arrived_ns.saturating_add(u64::from(deadline_us.get()) * 1000)
+        })
+    }
+}
+
 /// How a request stands against others'.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// When nobody else wants to.
+    /// When nobody else wants to, or hardly anybody.
     Low,
     /// As everybody.
     #[default]
-    Normal,
+    Medium,
     /// Before others.
     High,
+    /// Before all others.
+    Urgent,
+}
+
+impl Priority {
+    /// All of them, the most urgent first.
+    pub const ALL: [Self; 4] = [Self::Urgent, Self::High, Self::Medium, Self::Low];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Urgent => "urgent",
+        }
+    }
+}
+
+impl FromStr for Priority {
+    type Err = ();
+
+    /// By its name; `normal` is another one of `medium`.
+    fn from_str(name: &str) -> Result<Self, ()> {
+        let named = Self::ALL.into_iter().find(|priority| priority.name() == name);
+        named.or((name == "normal").then_some(Self::Medium)).ok_or(())
+    }
+}
+
+/// Where a request that was late spent most of its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MissedIn {
+    /// Before its doorbell: it waited in the driver.
+    Host,
+    /// After it.
+    Device,
+}
+
+impl MissedIn {
+    /// `None` if it was in time.
+    pub(crate) fn of(deadline_ns: u64, arrived_ns: u64, doorbell_ns: u64, completed_ns: u64) -> Option<Self> {
+        if completed_ns <= deadline_ns {
+            return None;
+        }
+        let host_ns = doorbell_ns.saturating_sub(arrived_ns);
+        let device_ns = completed_ns.saturating_sub(doorbell_ns);
+        Some(if host_ns > device_ns {
+            Self::Host
+        } else {
+            Self::Device
+        })
+    }
 }
 
 /// Chooses queues.
@@ -62,12 +126,11 @@ impl IoScheduler {
             SchedulerKind::RoundRobin => (turn % self.queues as u64) as usize,
             // CPU n's queue is queue n; further CPUs share. Where the system does not name the CPU, a client at least
             // keeps its queue.
-            SchedulerKind::CpuAffinity => hint.cpu.map_or(of_client, |cpu| cpu as usize % self.queues),
+            // Those that order requests do so within a queue; which one it is, is chosen for the CPU's sake.
+            SchedulerKind::CpuAffinity | SchedulerKind::Priority | SchedulerKind::Deadline => {
+                hint.cpu.map_or(of_client, |cpu| cpu as usize % self.queues)
+            }
         }
-    }
-
-    pub(crate) fn kind(&self) -> SchedulerKind {
-        self.kind
     }
 }
 
@@ -88,7 +151,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_queue_that_exists_is_chosen(queues in 0usize..70, cpu in any::<Option<u32>>(), client: u64, turn: u64) {
-            for kind in [SchedulerKind::None, SchedulerKind::RoundRobin, SchedulerKind::CpuAffinity] {
+            for kind in SchedulerKind::ALL {
                 let chosen = IoScheduler::new(kind, queues).choose(hint(cpu, client), turn);
                 prop_assert!(chosen < queues.max(1));
             }

@@ -119,6 +119,7 @@
 pub mod admin;
 mod admin_worker;
 pub mod backend;
+mod backlog;
 mod bell;
 pub mod benchmark;
 mod bringup;

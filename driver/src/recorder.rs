@@ -10,7 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use nvme_spec::{AdminOpcode, NvmOpcode, Status};
 use stats_proto::Version;
-use stats_proto::slow::{CommandStatus, SlowCommand, SlowKind, SlowSchema};
+use stats_proto::slow::{self, CommandStatus, SlowCommand, SlowKind, SlowSchema};
+
+use crate::io_scheduler::MissedIn;
 
 /// Commands that are kept, of all queues together.
 pub const KEPT_COMMANDS: usize = 256;
@@ -30,6 +32,8 @@ pub(crate) struct Record {
     pub(crate) ended_ns: u64,
     /// `None` if it was given up.
     pub(crate) status: Option<Status>,
+    /// When its request should have been done; `u64::MAX` if it had no deadline.
+    pub(crate) deadline_ns: u64,
 }
 
 /// A command with its sequence number, or nothing yet.
@@ -110,6 +114,7 @@ impl Record {
             doorbell_ns,
             ended_ns,
             status,
+            deadline_ns,
         } = *self;
         let name = match qid {
             0 => AdminOpcode(opcode).name(),
@@ -140,6 +145,13 @@ impl Record {
             latency_host_ns: doorbell_ns - arrived_ns,
             latency_device_ns: ended_ns - doorbell_ns,
             latency_total_ns: ended_ns - arrived_ns,
+            deadline_monotonic_ns: (deadline_ns != u64::MAX).then_some(deadline_ns),
+            deadline_missed_in: MissedIn::of(deadline_ns, arrived_ns, doorbell_ns, ended_ns).map(
+                |missed_in| match missed_in {
+                    MissedIn::Host => slow::MissedIn::Host,
+                    MissedIn::Device => slow::MissedIn::Device,
+                },
+            ),
             status: status.map(shown),
         }
     }
@@ -175,6 +187,7 @@ mod tests {
             doorbell_ns: arrived_ns + 10,
             ended_ns: arrived_ns + 100,
             status: Some(Status::SUCCESS),
+            deadline_ns: u64::MAX,
         }
     }
 
@@ -234,10 +247,25 @@ mod tests {
             status: Some(Status::new(7, 0xEE)),
             ..failed
         };
-        for record in [record(1000), failed, lost, unnamed] {
+        let late = Record {
+            deadline_ns: 1099,
+            ..record(1000)
+        };
+        let waited = Record {
+            doorbell_ns: 1060,
+            ..late
+        };
+        for record in [record(1000), failed, lost, unnamed, late, waited] {
             recorder.keep(record);
         }
-        let [slow, failed, lost, unnamed] = recorder.commands().try_into().unwrap();
+        let [slow, failed, lost, unnamed, late, waited] = recorder.commands().try_into().unwrap();
+        assert_eq!(
+            (slow.deadline_monotonic_ns, slow.deadline_missed_in),
+            (None, None)
+        );
+        let at_device = (Some(1099), Some(slow::MissedIn::Device));
+        assert_eq!((late.deadline_monotonic_ns, late.deadline_missed_in), at_device);
+        assert_eq!(waited.deadline_missed_in, Some(slow::MissedIn::Host));
         assert_eq!(slow.kind, SlowKind::Slow);
         assert_eq!(
             (

@@ -3,20 +3,27 @@
 //! `Worker::turn` does what can be done at one moment and says when to come back; it never waits. The thread around
 //! it is [`run`], in `waiting`.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_queue::ArrayQueue;
 
 use crate::backend::Waker;
+use crate::backlog::Item;
 use crate::clock::Clock;
+use crate::config::SchedulerKind;
 use crate::error::IoError;
 use crate::io_queue::{IoQueue, Rejected};
+use crate::io_scheduler::Class;
 use crate::namespace::table::NamespaceTable;
 use crate::request::{Finished, Request};
 
+pub(crate) use self::scheduled::Scheduling;
+use self::scheduled::{LOAD_CLIENTS, Scheduled};
 pub(crate) use self::waiting::{Waiting, run};
 
+mod scheduled;
 mod waiting;
 
 /// Requests that other threads may have handed over before the worker has taken them.
@@ -70,6 +77,7 @@ pub enum LoadState {
 /// A load's way to its worker's queue.
 pub struct LoadPort<'a> {
     queue: &'a mut IoQueue<Origin>,
+    backlog: Option<&'a mut Scheduled>,
     load: u32,
     now_ns: u64,
     /// Why the worker takes nothing more, if so: a load that goes on for ever would keep it from its end.
@@ -78,18 +86,45 @@ pub struct LoadPort<'a> {
 }
 
 impl LoadPort<'_> {
-    /// Takes a request, as [`IoQueue::submit`] does.
+    /// Takes a request of the default class, as [`IoQueue::submit`] does.
     ///
     /// # Errors
-    /// As there, and [`IoError::Stopped`] or [`IoError::Lost`] once the driver stops or has lost the device.
+    /// As [`LoadPort::submit_as`].
     #[allow(clippy::result_large_err)]
     #[inline]
     pub fn submit(&mut self, request: Request<u64>) -> Result<(), (Request<u64>, IoError)> {
+        self.submit_as(Class::default(), request)
+    }
+
+    /// Takes a request of `class`. Under a scheduler that orders requests it has its turn among those of other loads and
+    /// of other threads, and this load is a client like any; otherwise it goes straight to the queue.
+    ///
+    /// # Errors
+    /// As [`IoQueue::submit`], and [`IoError::Stopped`] or [`IoError::Lost`] once the driver stops or has lost the device.
+    /// After [`IoError::Busy`] there may be room in the load's next turn.
+    #[allow(clippy::result_large_err)]
+    #[inline]
+    pub fn submit_as(&mut self, class: Class, request: Request<u64>) -> Result<(), (Request<u64>, IoError)> {
         if let Some(why) = self.closed {
             return Err((request, why));
         }
         let load = self.load;
-        match self.queue.submit(request.map(|tag| Origin::Load { load, tag })) {
+        let taken = match &mut self.backlog {
+            None => {
+                let deadline_ns = class.deadline_ns(request.arrived_ns);
+                self.queue
+                    .submit_by(request.map(|tag| Origin::Load { load, tag }), deadline_ns)
+            }
+            Some(backlog) => {
+                let item = Item {
+                    request: request.map(|tag| Origin::Load { load, tag }),
+                    client: LOAD_CLIENTS | u64::from(load),
+                    class,
+                };
+                backlog.take(self.queue, item)
+            }
+        };
+        match taken {
             Ok(()) => {
                 *self.outstanding += 1;
                 Ok(())
@@ -156,7 +191,9 @@ impl Order {
 
 /// What other threads share with a worker.
 pub(crate) struct Shared {
-    inbox: ArrayQueue<Request<Remote>>,
+    inbox: ArrayQueue<Item<Remote>>,
+    /// The [`SchedulerKind`] that there is to be.
+    kind: AtomicU8,
     loads: Mutex<Vec<Box<dyn Load>>>,
     has_loads: AtomicBool,
     order: AtomicU8,
@@ -165,8 +202,9 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(waker: Waker) -> Self {
+    pub(crate) fn new(waker: Waker, kind: SchedulerKind) -> Self {
         Self {
+            kind: AtomicU8::new(kind as u8),
             inbox: ArrayQueue::new(INBOX_REQUESTS),
             loads: Mutex::default(),
             has_loads: AtomicBool::new(false),
@@ -177,12 +215,12 @@ impl Shared {
     }
 
     /// Hands a request over. It is answered at once if it cannot be taken.
-    pub(crate) fn submit(&self, request: Request<Remote>, now_ns: u64) {
+    pub(crate) fn submit(&self, item: Item<Remote>, now_ns: u64) {
         if self.order() != Order::Run || self.ended.load(Ordering::Acquire) {
-            return refuse(request, self.why_refused(), now_ns);
+            return refuse(item.request, self.why_refused(), now_ns);
         }
-        if let Err(request) = self.inbox.push(request) {
-            return refuse(request, IoError::Busy, now_ns);
+        if let Err(item) = self.inbox.push(item) {
+            return refuse(item.request, IoError::Busy, now_ns);
         }
         // The worker may have ended between the look and the push, and nobody looks into the inbox any more.
         std::sync::atomic::fence(Ordering::SeqCst);
@@ -203,6 +241,17 @@ impl Shared {
         self.has_loads.store(true, Ordering::Release);
         drop(loads);
         self.waker.wake();
+    }
+
+    /// From its next turn on the worker orders requests so, those that wait too.
+    pub(crate) fn set_scheduler(&self, kind: SchedulerKind) {
+        self.kind.store(kind as u8, Ordering::Release);
+        self.waker.wake();
+    }
+
+    #[inline]
+    fn scheduler(&self) -> SchedulerKind {
+        SchedulerKind::of(self.kind.load(Ordering::Acquire))
     }
 
     /// Gives the worker's loads a turn, also if it sleeps.
@@ -250,8 +299,8 @@ impl Shared {
     }
 
     fn refuse_all(&self, now_ns: u64) {
-        while let Some(request) = self.inbox.pop() {
-            refuse(request, self.why_refused(), now_ns);
+        while let Some(item) = self.inbox.pop() {
+            refuse(item.request, self.why_refused(), now_ns);
         }
     }
 
@@ -307,6 +356,11 @@ struct ActiveLoad {
 pub(crate) struct Worker {
     pub(crate) queue: IoQueue<Origin>,
     shared: Arc<Shared>,
+    scheduling: Scheduling,
+    /// What waits under a scheduler that orders requests.
+    backlog: Option<Scheduled>,
+    /// What waited and could not be done when its turn came.
+    refused: VecDeque<Finished<Origin>>,
     loads: Vec<Option<ActiveLoad>>,
     namespaces: Arc<NamespaceTable>,
     /// The version of the namespaces that the queue knows.
@@ -316,10 +370,18 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(queue: IoQueue<Origin>, shared: Arc<Shared>, namespaces: Arc<NamespaceTable>) -> Self {
+    pub(crate) fn new(
+        queue: IoQueue<Origin>,
+        shared: Arc<Shared>,
+        namespaces: Arc<NamespaceTable>,
+        scheduling: Scheduling,
+    ) -> Self {
         Self {
             namespaces,
             version: 0,
+            backlog: scheduling.backlog(),
+            scheduling,
+            refused: VecDeque::new(),
             queue,
             shared,
             loads: Vec::new(),
@@ -345,6 +407,7 @@ impl Worker {
         // Before what waits is sent on and loads go on: a namespace that has gone, or has blocks of another size now, is not
         // for them any more.
         self.know_namespaces();
+        self.know_scheduler();
         let mut worked = if seen {
             self.queue.reap(now_ns) > 0
         } else {
@@ -357,12 +420,17 @@ impl Worker {
             self.take_loads();
         }
         let until_ns = self.turn_loads(now_ns);
+        worked |= self.release(now_ns);
         if self.queue.has_batch() {
             worked = true;
             self.queue.ring(clock.now_ns());
         }
         // Looked at in every turn: a device that keeps a worker busy with nonsense must not put them off.
-        if self.order == Order::Drain && self.queue.inflight() == 0 && self.shared.inbox.is_empty() {
+        if self.order == Order::Drain
+            && self.queue.inflight() == 0
+            && !self.has_backlog()
+            && self.shared.inbox.is_empty()
+        {
             self.end(now_ns);
             return Turn::Ended;
         }
@@ -388,6 +456,7 @@ impl Worker {
         }
         self.queue
             .abandon(now_ns, IoError::Lost, self.order == Order::LostStopped);
+        self.refuse_backlog(IoError::Lost, now_ns);
         self.dispatch(now_ns);
         self.end(now_ns);
         Turn::Ended
@@ -426,7 +495,7 @@ impl Worker {
     #[inline]
     fn dispatch(&mut self, now_ns: u64) {
         let closed = (self.order != Order::Run).then(|| self.shared.why_refused());
-        while let Some(finished) = self.queue.next_finished() {
+        while let Some(finished) = self.next_finished() {
             let (origin, finished) = finished.take_context();
             match origin {
                 Origin::Load { load, tag } => {
@@ -437,6 +506,7 @@ impl Worker {
                     let outstanding = &mut active.outstanding;
                     let mut port = LoadPort {
                         queue: &mut self.queue,
+                        backlog: self.backlog.as_mut(),
                         load,
                         now_ns,
                         closed,
@@ -452,14 +522,34 @@ impl Worker {
     #[inline]
     fn take_requests(&mut self, now_ns: u64) -> bool {
         let mut taken = 0;
-        while taken < INBOX_BATCH && self.queue.room() > 0 {
-            let Some(request) = self.shared.inbox.pop() else {
+        while taken < INBOX_BATCH && self.takes_requests() {
+            let Some(Item {
+                request,
+                client,
+                class,
+            }) = self.shared.inbox.pop()
+            else {
                 break;
             };
             taken += 1;
             // After the request was taken: its sender may have learnt of the namespace just before.
             self.know_namespaces();
-            if let Err(Rejected { request, why }) = self.queue.submit(request.map(Origin::Remote)) {
+            let request = request.map(Origin::Remote);
+            let submitted = match &mut self.backlog {
+                None => {
+                    let deadline_ns = class.deadline_ns(request.arrived_ns);
+                    self.queue.submit_by(request, deadline_ns)
+                }
+                Some(backlog) => backlog.take(
+                    &self.queue,
+                    Item {
+                        request,
+                        client,
+                        class,
+                    },
+                ),
+            };
+            if let Err(Rejected { request, why }) = submitted {
                 let (origin, finished) = Finished::without_command(request, Err(why), now_ns).take_context();
                 if let Origin::Remote(remote) = origin {
                     answer(finished.with_context(remote));
@@ -510,6 +600,7 @@ impl Worker {
             if active.state != LoadState::Done && self.order == Order::Run {
                 let mut port = LoadPort {
                     queue: &mut self.queue,
+                    backlog: self.backlog.as_mut(),
                     load: load as u32,
                     now_ns,
                     closed: None,

@@ -369,6 +369,21 @@ pub struct BenchArgs {
         help_heading = "Load"
     )]
     pub random_seed: u64,
+    /// The class of the requests, for schedulers that order them: urgent, high, medium, low
+    #[arg(
+        long,
+        visible_alias = "priority",
+        value_name = "CLASS",
+        value_enum,
+        default_value_t,
+        hide_default_value = true,
+        hide_possible_values = true,
+        help_heading = "Load"
+    )]
+    pub prio: PriorityName,
+    /// In which time each request should be done; what is late is counted
+    #[arg(long, value_name = "DURATION", help_heading = "Load", value_parser = parse_duration_ns)]
+    pub deadline: Option<u64>,
 
     /// Namespace N; the same as -d
     #[arg(long, value_name = "N", value_parser = nsid())]
@@ -429,6 +444,21 @@ pub enum ViewName {
     Devices,
     /// Queue pairs
     Queues,
+}
+
+/// The names of classes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum PriorityName {
+    /// Before all others
+    Urgent,
+    /// Before others
+    High,
+    /// As everybody
+    #[default]
+    #[value(alias = "normal")]
+    Medium,
+    /// When hardly anybody else wants to
+    Low,
 }
 
 /// fio's names of patterns.

@@ -10,7 +10,7 @@ mod line;
 mod result;
 
 pub use fio::to_fio_json;
-pub use job::{BenchJob, BenchJobSchema, JobError, Pattern};
+pub use job::{BenchJob, BenchJobSchema, JobError, JobPriority, MAX_DEADLINE_US, Pattern};
 pub use line::{BenchError, BenchErrorSchema, BenchLine, BenchProgress, BenchProgressSchema, Phase};
 pub use result::{
     BenchDevice, BenchJobResult, BenchResult, BenchResultSchema, Depth, Exact, Latencies, LatencySummary,

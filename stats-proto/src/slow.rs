@@ -21,12 +21,22 @@ pub enum SlowSchema {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SlowKind {
-    /// It succeeded and took longer than `NVME_SLOW_US`.
+    /// It succeeded and took longer than `NVME_SLOW_US`, or than its request's deadline allowed.
     Slow,
     /// The controller failed it, fast or slowly.
     Failed,
     /// The controller never answered it, and the driver gave it up.
     Lost,
+}
+
+/// Where a command that was late spent most of its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MissedIn {
+    /// In the driver, before its doorbell.
+    Host,
+    /// At the device, after it.
+    Device,
 }
 
 /// The status of a completion (NVMe Base 2.0, section 3.3.3.2.1).
@@ -95,6 +105,12 @@ pub struct SlowCommand {
     /// From accepted to completion, in ns; of a lost command how long it was waited for.
     #[serde(with = "big_u64")]
     pub latency_total_ns: u64,
+    /// The monotonic clock when its request should have been done, in ns; `null` if it had no deadline.
+    #[serde(with = "big_u64_option", default)]
+    pub deadline_monotonic_ns: Option<u64>,
+    /// Where it spent most of its time, if it was over after that; `null` if it was in time.
+    #[serde(default)]
+    pub deadline_missed_in: Option<MissedIn>,
     /// What the controller answered; `null` if it did not.
     pub status: Option<CommandStatus>,
 }

@@ -320,6 +320,28 @@ pub struct QueueCounters {
     /// The most requests that ever waited.
     #[serde(with = "big_u64")]
     pub host_queued_max: u64,
+    /// Requests of the class urgent whose turn came, under a scheduler that orders requests.
+    #[serde(with = "big_u64", default)]
+    pub class_urgent: u64,
+    /// The same of the class high.
+    #[serde(with = "big_u64", default)]
+    pub class_high: u64,
+    /// The same of the class medium.
+    #[serde(with = "big_u64", default)]
+    pub class_medium: u64,
+    /// The same of the class low.
+    #[serde(with = "big_u64", default)]
+    pub class_low: u64,
+    /// Requests with a deadline, their own or (under the scheduler `deadline`) their class's, that were done in
+    /// time.
+    #[serde(with = "big_u64", default)]
+    pub deadlines_met: u64,
+    /// Those that were late, and spent most of their time in the driver.
+    #[serde(with = "big_u64", default)]
+    pub deadlines_missed_host: u64,
+    /// Those that were late, and spent most of their time at the device.
+    #[serde(with = "big_u64", default)]
+    pub deadlines_missed_device: u64,
     /// Writes to the register of the submission queue's tail doorbell. Where doorbells are in memory too, only those that the controller asked
     /// for.
     #[serde(with = "big_u64")]

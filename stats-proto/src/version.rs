@@ -28,11 +28,12 @@ pub enum VersionError {
 impl Version {
     /// The only major version there is.
     pub const MAJOR: u16 = 1;
-    /// What this crate writes, but for the statistics and events.
-    pub const CURRENT: Self = Self { minor: 0 };
+    /// What this crate writes, but for the statistics and events: 1.1 has the class and deadline of a benchmark's requests,
+    /// and the deadlines of slow commands.
+    pub const CURRENT: Self = Self { minor: 1 };
     /// Of the statistics that this crate writes: 1.1 has what clients hold, and how many commands were slow;
-    /// 1.2 has the sockets of schemes.
-    pub const STATS: Self = Self { minor: 2 };
+    /// 1.2 has the sockets of schemes; 1.3 has classes and deadlines.
+    pub const STATS: Self = Self { minor: 3 };
     /// Of the events that this crate writes: 1.1 has those of the controller, of namespaces that come and go, and of a
     /// controller that is wanted back.
     pub const EVENT: Self = Self { minor: 1 };
@@ -89,7 +90,7 @@ mod tests {
 
     #[test]
     fn written_as_major_dot_minor_and_read_back() {
-        assert_eq!(serde_json::to_string(&Version::CURRENT).unwrap(), "\"1.0\"");
+        assert_eq!(serde_json::to_string(&Version::CURRENT).unwrap(), "\"1.1\"");
         assert_eq!(
             serde_json::from_str::<Version>("\"1.7\"").unwrap(),
             Version { minor: 7 }

@@ -13,18 +13,19 @@ use super::record::SideRecord;
 use super::shared::Shared;
 use crate::dma::Buffer;
 use crate::error::IoError;
+use crate::io_scheduler::Class;
 use crate::request::{Finished, Op, Request};
 use crate::worker::{Load, LoadPort, LoadState};
 
 /// Where a generator hands requests in.
 pub(super) trait Port {
-    fn submit(&mut self, request: Request<u64>) -> Result<(), (Request<u64>, IoError)>;
+    fn submit(&mut self, class: Class, request: Request<u64>) -> Result<(), (Request<u64>, IoError)>;
 }
 
 impl Port for LoadPort<'_> {
     #[inline]
-    fn submit(&mut self, request: Request<u64>) -> Result<(), (Request<u64>, IoError)> {
-        LoadPort::submit(self, request)
+    fn submit(&mut self, class: Class, request: Request<u64>) -> Result<(), (Request<u64>, IoError)> {
+        self.submit_as(class, request)
     }
 }
 
@@ -270,7 +271,7 @@ impl Generator {
 
     #[inline]
     fn submit(&mut self, request: Request<u64>, port: &mut impl Port) {
-        if let Err((request, error)) = port.submit(request) {
+        if let Err((request, error)) = port.submit(self.plan.class, request) {
             self.refused(request, error);
         }
     }

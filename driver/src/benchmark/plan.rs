@@ -1,10 +1,11 @@
 //! A job held against the device that it is to run on.
 
-use stats_proto::bench::{BenchJob, Pattern};
+use stats_proto::bench::{BenchJob, JobPriority, Pattern};
 use stats_proto::hist::BUCKETS;
 
 use super::{Failure, MAX_MEMORY_BYTES};
 use crate::controller::Identity;
+use crate::io_scheduler::{Class, Priority};
 use crate::namespace::{Namespace, NamespaceState};
 
 /// What a generator does, in the device's terms. Everything is checked: no request of it can leave the
@@ -27,6 +28,7 @@ pub(super) struct Plan {
     pub(super) time_ns: Option<u64>,
     pub(super) ios: Option<u64>,
     pub(super) random_seed: u64,
+    pub(super) class: Class,
 }
 
 /// Which requests are reads.
@@ -128,6 +130,15 @@ impl Plan {
             time_ns: job.time_ns,
             ios: job.ios,
             random_seed: job.random_seed,
+            class: Class {
+                priority: match job.priority {
+                    JobPriority::Urgent => Priority::Urgent,
+                    JobPriority::High => Priority::High,
+                    JobPriority::Medium => Priority::Medium,
+                    JobPriority::Low => Priority::Low,
+                },
+                deadline_us: job.deadline_us,
+            },
         })
     }
 

@@ -12,6 +12,7 @@ use sim::{Fate, Sim, after, assert_littles_law, job, namespace, run, set_up, set
 
 use super::generator::Port;
 use super::*;
+use crate::io_scheduler::Class;
 use crate::request::{Finished, Op, Request};
 use crate::worker::LoadState;
 
@@ -588,7 +589,7 @@ service latency, closed loop, QD=1
 fn cost_of_a_request() {
     struct Echo(Vec<Request<u64>>);
     impl Port for Echo {
-        fn submit(&mut self, request: Request<u64>) -> Result<(), (Request<u64>, IoError)> {
+        fn submit(&mut self, _class: Class, request: Request<u64>) -> Result<(), (Request<u64>, IoError)> {
             self.0.push(request);
             Ok(())
         }

@@ -21,6 +21,8 @@ pub(super) struct Active<T> {
     pub(super) commands_out: u32,
     pub(super) result: Result<(), IoError>,
     pub(super) doorbell_ns: u64,
+    /// When it should be done; `u64::MAX` if that does not matter.
+    pub(super) deadline_ns: u64,
 }
 
 impl<T> Active<T> {
@@ -56,6 +58,7 @@ impl<T> Active<T> {
             doorbell_ns: 0,
             ended_ns: 0,
             status: None,
+            deadline_ns: self.deadline_ns,
         }
     }
 }

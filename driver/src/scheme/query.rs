@@ -1,9 +1,10 @@
-//! What is behind the `?` of a block device's path: `prio=low|normal|high` and `deadline_us=N`.
+//! What is behind the `?` of a block device's path: `prio=low|medium|high|urgent`
+//! (`normal` is another name of `medium`) and `deadline_us=N`.
 
 use std::num::NonZeroU32;
 
 use super::errno::Errno;
-use super::service::{Class, Priority};
+use super::service::Class;
 
 /// The longest deadline that a handle may have, in microseconds: after that long the driver gives a command
 /// up anyway.
@@ -17,7 +18,9 @@ pub(crate) fn parse_class(query: &str) -> Result<Class, Errno> {
     let (mut priority, mut deadline_us) = (None, None);
     for setting in query.split('&') {
         match setting.split_once('=') {
-            Some(("prio", name)) if priority.is_none() => priority = Some(parse_priority(name)?),
+            Some(("prio", name)) if priority.is_none() => {
+                priority = Some(name.parse().map_err(|()| Errno::EINVAL)?)
+            }
             Some(("deadline_us", text)) if deadline_us.is_none() => {
                 deadline_us = Some(parse_deadline_us(text)?);
             }
@@ -28,15 +31,6 @@ pub(crate) fn parse_class(query: &str) -> Result<Class, Errno> {
         priority: priority.unwrap_or_default(),
         deadline_us,
     })
-}
-
-fn parse_priority(name: &str) -> Result<Priority, Errno> {
-    match name {
-        "low" => Ok(Priority::Low),
-        "normal" => Ok(Priority::Normal),
-        "high" => Ok(Priority::High),
-        _ => Err(Errno::EINVAL),
-    }
 }
 
 fn parse_deadline_us(text: &str) -> Result<NonZeroU32, Errno> {
@@ -51,6 +45,7 @@ fn parse_deadline_us(text: &str) -> Result<NonZeroU32, Errno> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::service::Priority;
     use super::*;
 
     #[test]
@@ -61,10 +56,12 @@ mod tests {
         };
         for (query, wanted) in [
             ("prio=low", class(Priority::Low, 0)),
-            ("prio=normal", class(Priority::Normal, 0)),
+            ("prio=normal", class(Priority::Medium, 0)),
+            ("prio=medium", class(Priority::Medium, 0)),
             ("prio=high", class(Priority::High, 0)),
-            ("deadline_us=1", class(Priority::Normal, 1)),
-            ("deadline_us=30000000", class(Priority::Normal, MAX_DEADLINE_US)),
+            ("prio=urgent", class(Priority::Urgent, 0)),
+            ("deadline_us=1", class(Priority::Medium, 1)),
+            ("deadline_us=30000000", class(Priority::Medium, MAX_DEADLINE_US)),
             ("prio=high&deadline_us=500", class(Priority::High, 500)),
             ("deadline_us=500&prio=low", class(Priority::Low, 500)),
         ] {

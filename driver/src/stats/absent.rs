@@ -6,6 +6,7 @@ use nvme_spec::Status;
 
 use super::{OpClass, Rejected};
 use crate::backend::Waker;
+use crate::io_scheduler::{MissedIn, Priority};
 
 /// Counts nothing.
 pub(crate) struct QueueRecorder;
@@ -73,4 +74,6 @@ impl QueueRecorder {
     pub(crate) fn oldest(&self, _submitted_ns: u64) {}
     pub(crate) fn moved(&mut self, _bytes: u64, _copied: bool) {}
     pub(crate) fn host_queued(&mut self, _requests: u64) {}
+    pub(crate) fn scheduled(&mut self, _priority: Priority) {}
+    pub(crate) fn deadline(&mut self, _missed_in: Option<MissedIn>) {}
 }

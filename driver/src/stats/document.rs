@@ -109,7 +109,7 @@ pub(crate) fn render(driver: &Inner, histograms: bool) -> StatsDocument {
             state: state.name().to_owned(),
             mdts_bytes: identity.mdts_bytes,
             irq_mode: identity.irq_mode.to_owned(),
-            scheduler: driver.scheduler.kind().to_string(),
+            scheduler: driver.scheduler().to_string(),
         },
         health: driver
             .admin
@@ -235,6 +235,13 @@ mod with_counters {
             full_ns: counters.full_ns,
             host_queued: counters.host_queued + in_inbox,
             host_queued_max: counters.host_queued_max.max(counters.host_queued + in_inbox),
+            class_urgent: counters.class_urgent,
+            class_high: counters.class_high,
+            class_medium: counters.class_medium,
+            class_low: counters.class_low,
+            deadlines_met: counters.deadlines_met,
+            deadlines_missed_host: counters.deadlines_missed_host,
+            deadlines_missed_device: counters.deadlines_missed_device,
             sq_doorbells: counters.sq_doorbells,
             cq_doorbells: counters.cq_doorbells,
             polls: counters.polls,

@@ -9,6 +9,7 @@ use stats_proto::hist::{MAX_VALUE, index_of};
 use super::shared::{HIST_CELLS, HISTS_PER_OP, QueueStats, add};
 use super::{OpClass, Rejected};
 use crate::backend::Waker;
+use crate::io_scheduler::{MissedIn, Priority};
 
 /// Counts what one queue pair does. Belongs to the queue pair's owner.
 pub(crate) struct QueueRecorder {
@@ -20,6 +21,19 @@ pub(crate) struct QueueRecorder {
     bytes_zero_copy: u64,
     host_queued: u64,
     host_queued_max: u64,
+    scheduled: Scheduled,
+}
+
+/// What is counted of requests, not of commands: kept aside too.
+#[derive(Default)]
+struct Scheduled {
+    /// By [`Priority`].
+    classes: [u64; Priority::ALL.len()],
+    met: u64,
+    missed_host: u64,
+    missed_device: u64,
+    /// Whether there is anything to be shown.
+    any: bool,
 }
 
 impl QueueRecorder {
@@ -35,6 +49,7 @@ impl QueueRecorder {
             bytes_zero_copy: 0,
             host_queued: 0,
             host_queued_max: 0,
+            scheduled: Scheduled::default(),
         }
     }
 
@@ -239,6 +254,46 @@ impl QueueRecorder {
         self.host_queued_max = self.host_queued_max.max(requests);
     }
 
+    /// The turn of a request of this class has come. Shows with the next doorbell or pass.
+    #[inline]
+    pub(crate) fn scheduled(&mut self, priority: Priority) {
+        if let Some(count) = self.scheduled.classes.get_mut(priority as usize) {
+            *count += 1;
+            self.scheduled.any = true;
+        }
+    }
+
+    /// A request with a deadline is done: in time, or late and where. Shows with the next doorbell or pass.
+    #[inline]
+    pub(crate) fn deadline(&mut self, missed_in: Option<MissedIn>) {
+        let count = match missed_in {
+            None => &mut self.scheduled.met,
+            Some(MissedIn::Host) => &mut self.scheduled.missed_host,
+            Some(MissedIn::Device) => &mut self.scheduled.missed_device,
+        };
+        *count += 1;
+        self.scheduled.any = true;
+    }
+
+    #[cold]
+    fn show_scheduled(&self) {
+        let live = &self.stats.live;
+        let cells = [
+            &live.class_low,
+            &live.class_medium,
+            &live.class_high,
+            &live.class_urgent,
+        ];
+        for (cell, count) in cells.into_iter().zip(self.scheduled.classes) {
+            cell.store(count, Ordering::Relaxed);
+        }
+        live.deadlines_met.store(self.scheduled.met, Ordering::Relaxed);
+        live.deadlines_missed_host
+            .store(self.scheduled.missed_host, Ordering::Relaxed);
+        live.deadlines_missed_device
+            .store(self.scheduled.missed_device, Ordering::Relaxed);
+    }
+
     /// What is kept aside between doorbells and passes, made visible.
     #[inline]
     fn show(&self) {
@@ -249,6 +304,9 @@ impl QueueRecorder {
         live.bytes_copied.store(self.bytes_copied, Ordering::Relaxed);
         live.bytes_zero_copy
             .store(self.bytes_zero_copy, Ordering::Relaxed);
+        if self.scheduled.any {
+            self.show_scheduled();
+        }
     }
 
     /// Brings the sums over time up to `now_ns`.

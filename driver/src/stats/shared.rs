@@ -94,6 +94,20 @@ counters! {
     bytes_copied,
     /// Bytes that the device moved from or to the caller's memory.
     bytes_zero_copy,
+    /// Requests of the class low whose turn came, under a scheduler that orders requests.
+    class_low,
+    /// The same of the class medium.
+    class_medium,
+    /// The same of the class high.
+    class_high,
+    /// The same of the class urgent.
+    class_urgent,
+    /// Requests with a deadline that were done in time.
+    deadlines_met,
+    /// Those that were late, and spent most of their time in the driver.
+    deadlines_missed_host,
+    /// Those that were late, and spent most of their time at the device.
+    deadlines_missed_device,
 }
 
 /// One operation's counters.

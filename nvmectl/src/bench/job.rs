@@ -1,9 +1,11 @@
 //! From the command line to the job that the driver is asked to run.
 
-use stats_proto::Version;
-use stats_proto::bench::{BenchJob, BenchJobSchema, JobError, Pattern};
+use std::num::NonZeroU32;
 
-use crate::args::{BenchArgs, PatternName};
+use stats_proto::Version;
+use stats_proto::bench::{BenchJob, BenchJobSchema, JobError, JobPriority, MAX_DEADLINE_US, Pattern};
+
+use crate::args::{BenchArgs, PatternName, PriorityName};
 use crate::error::Error;
 
 const DEFAULT_TIME_NS: u64 = 10_000_000_000;
@@ -38,6 +40,13 @@ pub fn from_args(args: &BenchArgs) -> Result<BenchJob, Error> {
         offset_bytes: args.offset,
         size_bytes: args.size,
         random_seed: args.random_seed,
+        priority: match args.prio {
+            PriorityName::Urgent => JobPriority::Urgent,
+            PriorityName::High => JobPriority::High,
+            PriorityName::Medium => JobPriority::Medium,
+            PriorityName::Low => JobPriority::Low,
+        },
+        deadline_us: args.deadline.map(deadline_us).transpose()?,
         destructive: args.destructive,
         serial: args.yes_destroy.clone(),
     };
@@ -45,6 +54,14 @@ pub fn from_args(args: &BenchArgs) -> Result<BenchJob, Error> {
         Ok(()) | Err(JobError::NotDestructive(_)) => Ok(job),
         Err(error) => Err(Error::usage(in_options(&error), "nvmectl bench --help")),
     }
+}
+
+fn deadline_us(deadline_ns: u64) -> Result<NonZeroU32, Error> {
+    u32::try_from(deadline_ns.div_ceil(1000))
+        .ok()
+        .filter(|deadline_us| *deadline_us <= MAX_DEADLINE_US)
+        .and_then(NonZeroU32::new)
+        .ok_or_else(|| Error::usage("--deadline must lie between 1us and 30s", "nvmectl bench --help"))
 }
 
 /// The pattern that fio calls `name`.

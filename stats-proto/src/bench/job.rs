@@ -1,3 +1,5 @@
+use std::num::NonZeroU32;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Version;
@@ -58,6 +60,24 @@ impl Pattern {
     }
 }
 
+/// How the requests of a job stand against others'.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobPriority {
+    /// Before all others.
+    Urgent,
+    /// Before others.
+    High,
+    /// As everybody.
+    #[default]
+    Medium,
+    /// When hardly anybody else wants to.
+    Low,
+}
+
+/// The longest deadline of a job's requests, in microseconds.
+pub const MAX_DEADLINE_US: u32 = 30_000_000;
+
 /// A benchmark that the driver is asked to run: the document written to `nvme:N/bench`.
 ///
 /// Members with a default may be left out; members that are not known are refused, so that a misspelt one is
@@ -100,6 +120,13 @@ pub struct BenchJob {
     /// The seed of everything that is random: the same seed does the same requests. Default 1.
     #[serde(with = "big_u64", default = "default_random_seed")]
     pub random_seed: u64,
+    /// The class of its requests, which a scheduler that orders requests heeds. Default medium.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub priority: JobPriority,
+    /// In how many microseconds from its arrival each request should be done, up to 30 s; `null`: that does not
+    /// matter.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub deadline_us: Option<NonZeroU32>,
     /// That the data in the region may be overwritten. Without it a job that writes is refused. Default
     /// false.
     #[serde(default)]
@@ -108,6 +135,11 @@ pub struct BenchJob {
     /// one.
     #[serde(default)]
     pub serial: Option<String>,
+}
+
+/// Members that an older driver does not know are written only if they say something.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 const fn default_read_percent() -> u8 {
@@ -139,6 +171,8 @@ impl Default for BenchJob {
             offset_bytes: 0,
             size_bytes: None,
             random_seed: default_random_seed(),
+            priority: JobPriority::default(),
+            deadline_us: None,
             destructive: false,
             serial: None,
         }
@@ -194,6 +228,9 @@ pub enum JobError {
         .0.fio_name()
     )]
     NotDestructive(Pattern),
+    /// `deadline_us` is too long.
+    #[error("deadline_us is {0}: it must lie between 1 and {MAX_DEADLINE_US}")]
+    Deadline(u32),
     /// `serial` is empty.
     #[error("serial is empty: give the device's serial number, or null to leave it out")]
     EmptySerial,
@@ -278,6 +315,12 @@ impl BenchJob {
         }
         if self.offset_bytes.checked_add(size_bytes).is_none() {
             return Err(JobError::TooFar);
+        }
+        if let Some(deadline_us) = self
+            .deadline_us
+            .filter(|deadline_us| deadline_us.get() > MAX_DEADLINE_US)
+        {
+            return Err(JobError::Deadline(deadline_us.get()));
         }
         if self.writes() && !self.destructive {
             return Err(JobError::NotDestructive(self.pattern));

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::QueueCounters;
 
 /// Every member of [`QueueCounters`], to be written as `null` where there are no counters.
-const KEYS: [&str; 26] = [
+const KEYS: [&str; 33] = [
     "submitted",
     "completed",
     "completed_error",
@@ -26,6 +26,13 @@ const KEYS: [&str; 26] = [
     "full_ns",
     "host_queued",
     "host_queued_max",
+    "class_urgent",
+    "class_high",
+    "class_medium",
+    "class_low",
+    "deadlines_met",
+    "deadlines_missed_host",
+    "deadlines_missed_device",
     "sq_doorbells",
     "cq_doorbells",
     "polls",

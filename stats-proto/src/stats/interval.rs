@@ -88,6 +88,27 @@ pub struct QueueInterval {
     /// Requests waiting in the host at the end.
     #[serde(with = "big_u64")]
     pub host_queued: u64,
+    /// Requests of the class urgent whose turn came.
+    #[serde(with = "big_u64")]
+    pub class_urgent: u64,
+    /// Of the class high.
+    #[serde(with = "big_u64")]
+    pub class_high: u64,
+    /// Of the class medium.
+    #[serde(with = "big_u64")]
+    pub class_medium: u64,
+    /// Of the class low.
+    #[serde(with = "big_u64")]
+    pub class_low: u64,
+    /// Requests with a deadline that were in time.
+    #[serde(with = "big_u64")]
+    pub deadlines_met: u64,
+    /// Those that were late, most of it in the driver.
+    #[serde(with = "big_u64")]
+    pub deadlines_missed_host: u64,
+    /// Those that were late, most of it at the device.
+    #[serde(with = "big_u64")]
+    pub deadlines_missed_device: u64,
     /// Submission doorbells.
     #[serde(with = "big_u64")]
     pub sq_doorbells: u64,
@@ -289,6 +310,13 @@ fn queue_interval(
         inflight_max: later.inflight_max,
         inflight_age_max_ns: later.inflight_age_max_ns,
         host_queued: later.host_queued,
+        class_urgent: counter("class_urgent", |queue| queue.class_urgent)?,
+        class_high: counter("class_high", |queue| queue.class_high)?,
+        class_medium: counter("class_medium", |queue| queue.class_medium)?,
+        class_low: counter("class_low", |queue| queue.class_low)?,
+        deadlines_met: counter("deadlines_met", |queue| queue.deadlines_met)?,
+        deadlines_missed_host: counter("deadlines_missed_host", |queue| queue.deadlines_missed_host)?,
+        deadlines_missed_device: counter("deadlines_missed_device", |queue| queue.deadlines_missed_device)?,
         sq_doorbells: counter("sq_doorbells", |queue| queue.sq_doorbells)?,
         cq_doorbells: counter("cq_doorbells", |queue| queue.cq_doorbells)?,
         polls: counter("polls", |queue| queue.polls)?,

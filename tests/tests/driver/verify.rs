@@ -1,7 +1,9 @@
 //! Data: a seeded workload against a model of the disk.
 
+use std::num::NonZeroU32;
+
 use nvme_driver::config::{PollingMode, SchedulerKind};
-use nvme_driver::driver::Hint;
+use nvme_driver::driver::{Class, Hint, Priority};
 use nvme_driver::{Buffer, Config, Driver, IoError, Op, Request};
 use nvme_spec::Status;
 use nvme_tests::{Answers, Rig};
@@ -16,6 +18,8 @@ struct Run {
     depth: usize,
     /// Blocks of one request at most: several times MDTS.
     max_blocks: u64,
+    /// Whether the scheduler changes now and then.
+    changes: bool,
 }
 
 /// A request that is out, and what the model says of it.
@@ -67,6 +71,9 @@ fn verify(run: &Run) {
     let (mut sent, mut done, mut refused) = (0, 0, 0);
     while done < run.requests {
         let outstanding = (sent - done) as usize;
+        if run.changes && rng.u8(0..16) == 0 {
+            driver.set_scheduler(SchedulerKind::ALL[rng.usize(0..SchedulerKind::ALL.len())]);
+        }
         if sent < run.requests && outstanding < run.depth {
             let nsid = rng.usize(0..namespaces.len());
             let namespace = &namespaces[nsid];
@@ -144,7 +151,10 @@ fn verify(run: &Run) {
                     Hint {
                         cpu: Some(rng.u32(..)),
                         client: rng.u64(..),
-                        ..Hint::default()
+                        class: Class {
+                            priority: Priority::ALL[rng.usize(0..4)],
+                            deadline_us: NonZeroU32::new(rng.u32(0..3) * 100),
+                        },
                     },
                     request,
                 );
@@ -220,6 +230,7 @@ fn data_is_what_was_written_with_zero_copy() {
         requests: 3000,
         depth: 200,
         max_blocks: 150,
+        changes: false,
     });
 }
 
@@ -232,6 +243,7 @@ fn data_is_what_was_written_through_bounce_pages() {
         requests: 3000,
         depth: 200,
         max_blocks: 200,
+        changes: false,
     });
 }
 
@@ -247,6 +259,7 @@ fn data_is_what_was_written_on_several_namespaces_with_short_queues() {
         requests: 2000,
         depth: 40,
         max_blocks: 60,
+        changes: false,
     });
 }
 
@@ -262,6 +275,46 @@ fn data_is_what_was_written_without_a_limit_of_the_controller() {
         requests: 600,
         depth: 24,
         max_blocks: 700,
+        changes: false,
+    });
+}
+
+/// More queues, and workers, than there are CPUs, under each scheduler.
+#[test]
+fn data_is_what_was_written_by_sixteen_workers_under_each_scheduler() {
+    for (seed, scheduler) in (5..).zip(SchedulerKind::ALL) {
+        verify(&Run {
+            spec: "size=4MiB,lba=512,mdts=16KiB,queues=16,vectors=17,seed=5",
+            config: config(|config| {
+                config.num_queues = 16;
+                config.queue_depth = 16;
+                config.scheduler = scheduler;
+                // Small, so that much waits.
+                config.scheduler_window = 2;
+            }),
+            seed,
+            requests: 2000,
+            depth: 200,
+            max_blocks: 100,
+            changes: false,
+        });
+    }
+}
+
+/// Requests change from one scheduler to the next while they wait.
+#[test]
+fn data_is_what_was_written_while_the_scheduler_changes() {
+    verify(&Run {
+        spec: "size=4MiB,lba=512,mdts=16KiB,channels=4,latency=lognormal:20us:0.5,seed=6",
+        config: config(|config| {
+            config.scheduler = SchedulerKind::Priority;
+            config.scheduler_window = 1;
+        }),
+        seed: 6,
+        requests: 3000,
+        depth: 200,
+        max_blocks: 40,
+        changes: true,
     });
 }
 

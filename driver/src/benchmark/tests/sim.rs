@@ -8,6 +8,7 @@ use stats_proto::bench::{LatencySummary, Side};
 use super::super::generator::Port;
 use super::super::*;
 use crate::dma::Buffer;
+use crate::io_scheduler::Class;
 use crate::request::{Finished, Op, Request};
 use crate::worker::LoadState;
 
@@ -152,7 +153,7 @@ impl<F: FnMut(u64) -> Fate> Sim<F> {
 }
 
 impl<F: FnMut(u64) -> Fate> Port for Sim<F> {
-    fn submit(&mut self, request: Request<u64>) -> Result<(), (Request<u64>, IoError)> {
+    fn submit(&mut self, _class: Class, request: Request<u64>) -> Result<(), (Request<u64>, IoError)> {
         if let Some(error) = self.refuse {
             return Err((request, error));
         }

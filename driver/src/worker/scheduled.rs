@@ -1,0 +1,170 @@
+//! What waits at a worker under a scheduler that orders requests, and when it goes on to the queue.
+
+use super::{Finished, IoError, IoQueue, Origin, Rejected, Worker};
+use crate::backlog::{Backlog, Item, Popped};
+use crate::config::{Config, SchedulerKind, Weights};
+
+/// Loads are clients too, with numbers that no handle has.
+pub(super) const LOAD_CLIENTS: u64 = 1 << 63;
+
+/// How a worker is to schedule.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scheduling {
+    kind: SchedulerKind,
+    weights: Weights,
+    /// Commands at the device after which the rest waits; 0 is as many as the queue holds.
+    window: usize,
+}
+
+impl Scheduling {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            kind: config.scheduler,
+            weights: config.weights,
+            window: config.scheduler_window as usize,
+        }
+    }
+
+    pub(super) fn backlog(&self) -> Option<Scheduled> {
+        let backlog = Backlog::new(self.kind, self.weights)?;
+        Some(Scheduled {
+            backlog,
+            window: if self.window == 0 { usize::MAX } else { self.window },
+            retires: false,
+        })
+    }
+}
+
+/// A backlog in use.
+pub(super) struct Scheduled {
+    backlog: Backlog<Origin>,
+    /// Commands at the device after which the rest waits.
+    window: usize,
+    /// The scheduler now in force has no need of it: it takes nothing more, and goes when it is empty.
+    retires: bool,
+}
+
+impl Scheduled {
+    /// Takes a request that is for `queue`.
+    #[allow(clippy::result_large_err)]
+    #[inline]
+    pub(super) fn take(
+        &mut self,
+        queue: &IoQueue<Origin>,
+        item: Item<Origin>,
+    ) -> Result<(), Rejected<Origin>> {
+        let why = match queue.refusal(&item.request) {
+            Some(why) => Some(why),
+            None if self.retires => Some(IoError::Busy),
+            None => None,
+        };
+        let request = match why {
+            None => match self.backlog.push(item) {
+                Ok(()) => return Ok(()),
+                Err(item) => item.request,
+            },
+            Some(_) => item.request,
+        };
+        Err(Rejected {
+            request,
+            why: why.unwrap_or(IoError::Busy),
+        })
+    }
+}
+
+impl Worker {
+    /// Whether requests of other threads can be taken now.
+    #[inline]
+    pub(super) fn takes_requests(&self) -> bool {
+        match &self.backlog {
+            None => self.queue.room() > 0,
+            // Whoever has more than his share is refused.
+            Some(backlog) => !backlog.retires,
+        }
+    }
+
+    /// Whether requests wait behind the queue, or have been refused there and not yet answered.
+    pub(super) fn has_backlog(&self) -> bool {
+        let waits = self
+            .backlog
+            .as_ref()
+            .is_some_and(|scheduled| !scheduled.backlog.is_empty());
+        waits || !self.refused.is_empty()
+    }
+
+    /// The next answer.
+    #[inline]
+    pub(super) fn next_finished(&mut self) -> Option<Finished<Origin>> {
+        self.queue.next_finished().or_else(|| self.refused.pop_front())
+    }
+
+    /// Sees to it that requests are scheduled as they are to be.
+    #[inline]
+    pub(super) fn know_scheduler(&mut self) {
+        let kind = self.shared.scheduler();
+        if kind != self.scheduling.kind {
+            self.change_scheduler(kind);
+        }
+    }
+
+    #[cold]
+    fn change_scheduler(&mut self, kind: SchedulerKind) {
+        self.scheduling.kind = kind;
+        let before = self.backlog.take();
+        self.backlog = match (self.scheduling.backlog(), before) {
+            (Some(mut after), Some(mut before)) => {
+                after.backlog.take_over(&mut before.backlog);
+                Some(after)
+            }
+            // The queue may not have room at once for all that waits.
+            (None, Some(mut before)) if !before.backlog.is_empty() => {
+                before.retires = true;
+                before.window = usize::MAX;
+                Some(before)
+            }
+            (after, _) => after,
+        };
+    }
+
+    /// Lets requests whose turn it is go on to the queue, as many as the device is to have. Says whether there were any.
+    #[inline]
+    pub(super) fn release(&mut self, now_ns: u64) -> bool {
+        let Some(scheduled) = &mut self.backlog else {
+            return false;
+        };
+        let mut released = false;
+        // A request of several commands is sent whole before the next one.
+        while self.queue.commands() < scheduled.window && self.queue.room() > 0 && !self.queue.has_waiting() {
+            let Some(Popped { item, deadline_ns }) = scheduled.backlog.pop() else {
+                break;
+            };
+            released = true;
+            self.queue.scheduled(item.class.priority);
+            // Its namespace may have gone meanwhile.
+            if let Err(Rejected { request, why }) = self.queue.submit_by(item.request, deadline_ns) {
+                self.refused
+                    .push_back(Finished::without_command(request, Err(why), now_ns));
+            }
+        }
+        self.queue.show_behind(scheduled.backlog.len());
+        if scheduled.retires && scheduled.backlog.is_empty() {
+            // What it has not taken can come now.
+            self.backlog = None;
+            return true;
+        }
+        released
+    }
+
+    /// Nothing that waits will have its turn: it is answered with `why`.
+    #[cold]
+    pub(super) fn refuse_backlog(&mut self, why: IoError, now_ns: u64) {
+        let Some(scheduled) = &mut self.backlog else {
+            return;
+        };
+        while let Some(Popped { item, .. }) = scheduled.backlog.pop() {
+            self.refused
+                .push_back(Finished::without_command(item.request, Err(why), now_ns));
+        }
+        self.queue.show_behind(0);
+    }
+}
