@@ -15,6 +15,7 @@
 //! controller/events[?now]   what happens to the driver and its controller, as it happens, or so far (JSON lines)
 //! controller/slow           the last commands that failed, were slow or were lost, with their timelines (JSON lines)
 //! controller/log/smart, error, firmware, changed-namespaces, commands, self-test
+//! controller/scheduler      the I/O scheduler's name, and of another one that is to be
 //! controller/admin          transaction file: write a command (and data), read the completion (and data)
 //! controller/mi/health, controllers, config, vpd  what the management interface answers (feature `nvme-mi`)
 //! controller/mi/request     transaction file: write a request of NVMe-MI (and data), read the response (and data)
@@ -49,9 +50,12 @@
 //!   An open partition stays where it was when it was opened, but ends with the namespace; formatted with
 //!   another block size, it is `ENODEV`. Partitions share the locks of their namespace, and are in its statistics:
 //!   they have none of their own. `Sync` is a Flush of the whole namespace.
-//! - **Class and deadline**: `prio` is `low`, `normal` (unless said otherwise) or `high`, `deadline_us` 1 to
-//!   [`MAX_DEADLINE_US`]; in any order, each at most once, anything else is `EINVAL`. They go with each
+//! - **Class and deadline**: `prio` is `urgent`, `high`, `medium` (unless said otherwise; `normal` is the same) or
+//!   `low`, `deadline_us` 1 to [`MAX_DEADLINE_US`]; in any order, each at most once, anything else is `EINVAL`. They go with each
 //!   request of the handle to the driver, whose I/O scheduler may heed them.
+//! - **The scheduler** (`controller/scheduler`) is a name of [`SchedulerKind`](crate::config::SchedulerKind) and a line
+//!   feed. Anybody may read it; uid 0 may write another name, white space around it does not matter, and from then on requests are
+//!   scheduled so, those that wait too. What is no such name is `EINVAL` and changes nothing.
 //! - **A namespace that the driver cannot use** (metadata, an absurd block size) is listed and its `stats`
 //!   and `identify` work; to open its block device or `bench` is `EOPNOTSUPP`, and its size is 0.
 //! - **Access** is by mode, owner and group, as the next section has it, and is decided when a node is opened. To be
@@ -67,6 +71,7 @@
 //! | --- | --- | --- |
 //! | directories | 0555 | anyone, to list |
 //! | `identify`, `stats`, `slow`, `events`, `log/...`, `mi/...` | 0444 | anyone, to read: they change nothing and show no data |
+//! | `controller/scheduler` | 0644 | anyone, to read; uid 0, to write: it changes how long others wait |
 //! | `N`, `N/data`, `NpM`, `NpM/data` | 0600 of 0:0 at first | as mode, owner and group say; uid 0 always |
 //! | `controller/admin`, `controller/mi/request` | 0600 | uid 0: they can erase the disk |
 //! | `N/io` | 0600 | uid 0: it is the disk itself, without the rules of the block device |
@@ -165,6 +170,7 @@ mod quota;
 mod range_lock;
 #[cfg(target_pointer_width = "64")]
 pub mod redox;
+mod scheduler;
 mod service;
 mod transaction;
 

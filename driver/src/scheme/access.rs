@@ -186,6 +186,7 @@ impl Owners {
             #[cfg(feature = "nvme-mi")]
             Node::ManagementRequest => Ownership::fixed(0o600),
             Node::Document(_) | Node::Events => Ownership::fixed(0o444),
+            Node::Scheduler => Ownership::fixed(0o644),
             Node::Data(_) | Node::Partition(_) => {
                 let changed = lock(&self.changed);
                 let same = changed

@@ -14,7 +14,7 @@ use stats_proto::stats::{
 use super::lock;
 use super::service::{
     AdminData, AdminFinished, AdminRequest, BlockService, Buffer, EventLog, Failure, Finished, Hint,
-    Identity, IoError, Listener, Namespace, NamespaceState, Op, Remote, Request, Stop,
+    Identity, IoError, Listener, Namespace, NamespaceState, Op, Remote, Request, SchedulerKind, Stop,
 };
 use crate::clock::{Clock, ManualClock};
 
@@ -37,6 +37,7 @@ pub(super) struct Fake {
     pub(super) slow: Mutex<Vec<SlowCommand>>,
     /// Taken by the next benchmark: it ends before its start has returned.
     pub(super) ends_at_once: Mutex<Option<Result<BenchResult, Failure>>>,
+    scheduler: Mutex<SchedulerKind>,
     /// Every submission seen, in order.
     pub(super) seen: Mutex<Vec<(Op, u64, u64)>>,
     /// What came with each of them.
@@ -84,6 +85,7 @@ impl Fake {
             events: Arc::new(EventLog::new(Clock::manual(ManualClock::new(1)))),
             slow: Mutex::default(),
             ends_at_once: Mutex::new(None),
+            scheduler: Mutex::default(),
             seen: Mutex::default(),
             hints: Mutex::default(),
         })
@@ -383,6 +385,14 @@ impl BlockService for Arc<Fake> {
 
     fn slow_commands(&self) -> Vec<SlowCommand> {
         lock(&self.slow).clone()
+    }
+
+    fn scheduler(&self) -> SchedulerKind {
+        *lock(&self.scheduler)
+    }
+
+    fn set_scheduler(&self, kind: SchedulerKind) {
+        *lock(&self.scheduler) = kind;
     }
 
     fn events(&self) -> &Arc<EventLog> {

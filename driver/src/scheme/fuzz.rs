@@ -89,7 +89,7 @@ impl Input<'_> {
     }
 
     fn path(&mut self) -> String {
-        const KNOWN: [&str; 31] = [
+        const KNOWN: [&str; 32] = [
             "",
             "1",
             "1/",
@@ -118,6 +118,7 @@ impl Input<'_> {
             "controller/log/smart",
             "controller/log/error",
             "controller/events",
+            "controller/scheduler",
             "controller/slow",
             "controller/mi/vpd",
             "controller/mi/request",

@@ -15,6 +15,7 @@ use super::partitions::Partition;
 use super::path::Node;
 use super::pending::Pending;
 use super::quota::{Client, Clients, HandleCharge};
+use super::scheduler::SchedulerFile;
 use super::service::{BlockService, Class};
 use super::{Errno, HandleId, NodeKind, Stat, lent};
 use crate::dma::Lent;
@@ -147,6 +148,7 @@ enum File {
     Bench(Arc<BenchFile>),
     Events(Arc<EventsFile>),
     Io(Arc<IoFile>),
+    Scheduler(SchedulerFile),
 }
 
 impl Handle {
@@ -188,6 +190,7 @@ impl Handle {
             Node::ManagementRequest => admin(Dialect::Messages),
             Node::Bench(nsid) => File::Bench(BenchFile::new(volumes.get(nsid)?, Arc::clone(service))),
             Node::Io(nsid) => File::Io(IoFile::new(volumes.get(nsid)?, Arc::clone(service), id.0)),
+            Node::Scheduler => File::Scheduler(SchedulerFile::new(Arc::clone(service))),
             Node::Events => File::Events(EventsFile::new(Arc::clone(service.events()), Arc::clone(&client))),
         };
         Ok(Self {
@@ -220,6 +223,7 @@ impl Handle {
             File::Bench(bench) => bench.read(offset, buffer, pending),
             File::Events(events) => events.read(offset, buffer, pending),
             File::Io(io) => io.read(offset, buffer, pending),
+            File::Scheduler(scheduler) => scheduler.read(offset, buffer, pending),
         }
     }
 
@@ -251,6 +255,7 @@ impl Handle {
             File::Admin(admin) => admin.write(data, pending),
             File::Bench(bench) => bench.write(data, pending),
             File::Io(io) => io.write(data, pending),
+            File::Scheduler(scheduler) => scheduler.write(data, pending),
         }
     }
 
@@ -262,6 +267,7 @@ impl Handle {
             | File::Admin(_)
             | File::Bench(_)
             | File::Events(_)
+            | File::Scheduler(_)
             | File::Io(_) => {
                 pending.answer(Err(Errno::EOPNOTSUPP));
             }
@@ -276,6 +282,7 @@ impl Handle {
             | File::Admin(_)
             | File::Bench(_)
             | File::Events(_)
+            | File::Scheduler(_)
             | File::Io(_) => {
                 pending.answer(Err(Errno::EINVAL));
             }
@@ -286,6 +293,7 @@ impl Handle {
         let mut partition = None;
         let (size_bytes, block_bytes) = match &self.file {
             File::Document(document) => (document.len_bytes(), NO_BLOCK_BYTES),
+            File::Scheduler(scheduler) => (scheduler.len_bytes(), NO_BLOCK_BYTES),
             File::Directory | File::Admin(_) | File::Bench(_) | File::Events(_) | File::Io(_) => {
                 (0, NO_BLOCK_BYTES)
             }
@@ -304,7 +312,7 @@ impl Handle {
             File::Bench(bench) => bench.close(),
             File::Events(events) => events.close(),
             File::Data(data) => data.wake(),
-            File::Directory | File::Document(_) | File::Admin(_) | File::Io(_) => {}
+            File::Directory | File::Document(_) | File::Admin(_) | File::Io(_) | File::Scheduler(_) => {}
         }
     }
 
@@ -314,7 +322,7 @@ impl Handle {
             File::Bench(bench) => bench.wake(),
             File::Events(events) => events.wake(),
             File::Data(data) => data.wake(),
-            File::Directory | File::Document(_) | File::Admin(_) | File::Io(_) => {}
+            File::Directory | File::Document(_) | File::Admin(_) | File::Io(_) | File::Scheduler(_) => {}
         }
     }
 }

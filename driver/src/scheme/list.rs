@@ -31,6 +31,7 @@ pub(crate) fn fixed(node: Node) -> Result<Vec<Entry>, Errno> {
             entry("log", NodeKind::Directory),
             #[cfg(feature = "nvme-mi")]
             entry("mi", NodeKind::Directory),
+            entry("scheduler", NodeKind::File),
             entry("slow", NodeKind::File),
             entry("stats", NodeKind::File),
         ],
@@ -59,6 +60,7 @@ pub(crate) fn fixed(node: Node) -> Result<Vec<Entry>, Errno> {
         | Node::Document(_)
         | Node::Admin
         | Node::Events
+        | Node::Scheduler
         | Node::Bench(_)
         | Node::Io(_) => return Err(Errno::ENOTDIR),
         #[cfg(feature = "nvme-mi")]

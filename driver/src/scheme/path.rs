@@ -40,6 +40,8 @@ pub(crate) enum Node {
     Io(u32),
     /// `controller/events`; with `?now` it is a document.
     Events,
+    /// `controller/scheduler`
+    Scheduler,
 }
 
 /// A partition's name.
@@ -176,6 +178,7 @@ impl Node {
                 let page = ManagementPage::ALL.into_iter().find(|known| known.name() == page);
                 Self::Document(DocumentKind::Management(page.ok_or(Errno::ENOENT)?))
             }
+            [Some("controller"), Some("scheduler"), None, _] => Self::Scheduler,
             [Some(name), None, ..] => match (parse_partition(name), directory) {
                 (Some(id), true) => Self::PartitionDirectory(id),
                 (Some(id), false) => Self::Partition(id),
@@ -227,9 +230,13 @@ impl Node {
             | Self::Document(DocumentKind::IdentifyNamespace(nsid)) => Some(nsid),
             Self::PartitionDirectory(id) | Self::Partition(id) => Some(id.nsid),
             Self::Document(DocumentKind::Stats { nsid, .. }) => nsid,
-            Self::Root | Self::Controller | Self::Logs | Self::Document(_) | Self::Admin | Self::Events => {
-                None
-            }
+            Self::Root
+            | Self::Controller
+            | Self::Logs
+            | Self::Document(_)
+            | Self::Admin
+            | Self::Events
+            | Self::Scheduler => None,
             #[cfg(feature = "nvme-mi")]
             Self::Management | Self::ManagementRequest => None,
         }
@@ -335,6 +342,7 @@ mod tests {
             ("controller/stats", stats(None, true)),
             ("controller/stats?light", stats(None, false)),
             ("controller/events", Node::Events),
+            ("controller/scheduler", Node::Scheduler),
             ("controller/events?now", Node::Document(DocumentKind::EventsNow)),
             ("controller/slow", Node::Document(DocumentKind::Slow)),
             ("controller/admin", Node::Admin),
@@ -407,6 +415,8 @@ mod tests {
             ("1/stats?Light", Errno::EINVAL),
             ("1/stats?light&x", Errno::EINVAL),
             ("controller/events?", Errno::EINVAL),
+            ("controller/scheduler?", Errno::EINVAL),
+            ("controller/scheduler/", Errno::ENOTDIR),
             ("controller/events?later", Errno::EINVAL),
             ("controller/slow?now", Errno::EINVAL),
             ("controller?light", Errno::EINVAL),

@@ -8,9 +8,12 @@ use stats_proto::stats::StatsDocument;
 
 pub(crate) use crate::admin::{AdminAnswer, AdminData, AdminFinished, AdminRequest};
 pub(crate) use crate::benchmark::{self, Failure, Listener, Stop};
+pub(crate) use crate::config::SchedulerKind;
 pub(crate) use crate::controller::Identity;
 pub(crate) use crate::dma::Buffer;
-pub(crate) use crate::driver::{Class, Driver, Hint, Priority};
+#[cfg(test)]
+pub(crate) use crate::driver::Priority;
+pub(crate) use crate::driver::{Class, Driver, Hint};
 pub(crate) use crate::error::IoError;
 pub(crate) use crate::events::{EventListener, EventLog};
 pub(crate) use crate::namespace::{Namespace, NamespaceState};
@@ -33,6 +36,12 @@ pub trait BlockService: Send + Sync {
 
     /// The last commands that failed, were slow or were lost, oldest first.
     fn slow_commands(&self) -> Vec<SlowCommand>;
+
+    /// How requests are scheduled.
+    fn scheduler(&self) -> SchedulerKind;
+
+    /// As [`Driver::set_scheduler`].
+    fn set_scheduler(&self, kind: SchedulerKind);
 
     /// What happens to the driver and its controller.
     fn events(&self) -> &Arc<EventLog>;
@@ -75,6 +84,14 @@ impl BlockService for Driver {
 
     fn slow_commands(&self) -> Vec<SlowCommand> {
         Driver::slow_commands(self)
+    }
+
+    fn scheduler(&self) -> SchedulerKind {
+        Driver::scheduler(self)
+    }
+
+    fn set_scheduler(&self, kind: SchedulerKind) {
+        Driver::set_scheduler(self, kind);
     }
 
     fn events(&self) -> &Arc<EventLog> {

@@ -13,6 +13,7 @@ mod management;
 mod partitions;
 mod quotas;
 mod rights;
+mod scheduler;
 mod transactions;
 mod tree;
 mod zero;

@@ -42,7 +42,7 @@ fn whatever_is_listed_can_be_opened() {
         }
     }
     let of_management = if cfg!(feature = "nvme-mi") { 5 } else { 0 };
-    assert_eq!(files, 5 + 6 + of_management + 2 * 5);
+    assert_eq!(files, 6 + 6 + of_management + 2 * 5);
 }
 
 #[test]
