@@ -6,5 +6,7 @@ mod failure;
 mod hostile;
 mod loads;
 #[cfg(feature = "performance-counters")]
+mod neighbours;
+#[cfg(feature = "performance-counters")]
 mod statistics;
 mod verify;
