@@ -171,7 +171,7 @@ impl Stop {
 }
 
 /// Starts `job` on namespace `nsid`, to run until it is over or `stop` says so. Job number j runs on queue j
-/// modulo the number of queues.
+/// modulo the number of queues (for its class, where queues have classes).
 ///
 /// # Errors
 /// Why it cannot be run; `listener` then hears nothing.
@@ -197,19 +197,19 @@ pub fn start(
         lba_bytes: 1 << namespace.lba_shift,
         backend: identity.backend.to_owned(),
     };
-    let queues = driver.queues().max(1);
+    let queue_of = |index: usize| driver.queue_for(plan.class.priority, index);
     let shared = Arc::new(Shared::new(job, device, plan, stop.clone(), listener));
     let generators = (0..plan.jobs)
         .map(|index| {
             let allocate = || buffer(driver, plan.block_bytes);
-            Generator::new(&shared, index, driver.qid(index as usize % queues), allocate)
+            Generator::new(&shared, index, driver.qid(queue_of(index as usize)), allocate)
                 .map_err(|error| Failure::NoMemory(error.to_string()))
         })
         .collect::<Result<Vec<_>, _>>();
     // Those that were made go down with the others, without a word to the listener.
     let generators = generators.inspect_err(|_| shared.silence())?;
     for (index, generator) in generators.into_iter().enumerate() {
-        driver.attach(index % queues, Box::new(generator));
+        driver.attach(queue_of(index), Box::new(generator));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use nvme_spec::SubmissionEntry;
 use nvme_spec::command::{self, NSID_ALL, NumberOfQueues};
-use nvme_spec::feature::FeatureId;
+use nvme_spec::feature::{Arbitration, FeatureId};
 use nvme_spec::identify::Cns;
 use nvme_spec::log::LogId;
 use nvme_spec::register::{self, Cap, Cc};
@@ -15,13 +15,14 @@ use nvme_spec::register::{self, Cap, Cc};
 use crate::admin::{AdminData, AdminFinished, AdminQueue};
 use crate::backend::Backend;
 use crate::bell::{Bell, ShadowPages};
-use crate::config::{Config, PollingMode};
+use crate::config::{Config, PollingMode, SchedulerKind, Weights};
 use crate::controller::{AdminContext, Identity};
 use crate::dma::Region;
 use crate::dma::arena::Arena;
 use crate::dma::pages::PagePool;
 use crate::error::Error;
 use crate::io_queue::{Limits, Parts};
+use crate::io_scheduler::Priority;
 use crate::namespace::Namespace;
 use crate::namespace::scan::{Bounds, IDENTIFY_BYTES, Look, Scan};
 use crate::queue::{MAX_SLOTS, Rings};
@@ -37,6 +38,8 @@ const POOL_BYTES: usize = 4 << 20;
 /// The least that a wait is bounded by, where CAP.TO says less.
 const MIN_TIMEOUT_MS: u64 = 1000;
 const SMART_LOG_BYTES: usize = 512;
+/// Two to this power are the commands that a controller with classes takes from one queue before it looks at the next.
+const ARBITRATION_BURST: u8 = 3;
 
 /// What a turn left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +74,8 @@ enum Step {
     IdentifyController,
     IdentifyControllerNvm,
     SetNumberOfQueues,
+    /// For queues of several classes: their weights.
+    SetArbitration,
     /// For doorbells in memory, where the controller looks for them there.
     ConfigureDoorbells,
     /// So that the health is known from the start.
@@ -88,6 +93,7 @@ impl Step {
             Self::IdentifyController => "Identify Controller",
             Self::IdentifyControllerNvm => "Identify I/O Command Set specific Controller",
             Self::SetNumberOfQueues => "Set Features, Number of Queues",
+            Self::SetArbitration => "Set Features, Arbitration",
             Self::ConfigureDoorbells => "Doorbell Buffer Config",
             Self::ReadSmart => "Get Log Page, SMART / Health Information",
             Self::Look(look) => look.name(),
@@ -134,6 +140,8 @@ pub(crate) struct Bringup {
 /// An I/O queue pair that the controller has agreed to.
 pub(crate) struct QueueParts {
     pub(crate) vector: u16,
+    /// Its class (`QPRIO_*`), where the controller heeds it and there are queues for each.
+    pub(crate) qprio: Option<u8>,
     pub(crate) parts: Parts,
 }
 
@@ -289,11 +297,46 @@ impl Bringup {
         let cc = Cc::new()
             .with_css(css)
             .with_mps(self.cap.mpsmin())
+            .with_ams(self.arbitration_mechanism())
             .with_iosqes(register::IOSQES)
             .with_iocqes(register::IOCQES);
         self.registers.set_cc(cc.with_en(true));
         self.start_wait(now_ns, State::Enabling);
         Ok(true)
+    }
+
+    /// Weighted round robin, where it is offered and the scheduler has classes (Base 2.0, section 3.4.4.2).
+    fn arbitration_mechanism(&self) -> u8 {
+        let offered = self.cap.ams() & 1 != 0;
+        if offered && self.config.scheduler == SchedulerKind::Priority {
+            register::AMS_WEIGHTED_ROUND_ROBIN
+        } else {
+            register::AMS_ROUND_ROBIN
+        }
+    }
+
+    /// The class of queue `qid`, if queues have classes: they are dealt out, the most urgent first.
+    fn qprio(&self, qid: u16) -> Option<u8> {
+        let weighted = self.arbitration_mechanism() == register::AMS_WEIGHTED_ROUND_ROBIN;
+        let classes = Priority::ALL.len() as u16;
+        (weighted && self.wanted_queues >= classes).then(|| ((qid - 1) % classes) as u8)
+    }
+
+    /// After the number of queues is known.
+    fn after_number_of_queues(&self) -> Step {
+        if self.qprio(1).is_some() {
+            Step::SetArbitration
+        } else {
+            self.after_arbitration()
+        }
+    }
+
+    fn after_arbitration(&self) -> Step {
+        if self.has_shadow_doorbells {
+            Step::ConfigureDoorbells
+        } else {
+            Step::ReadSmart
+        }
     }
 
     fn enabling(&mut self, now_ns: u64) -> Result<bool, Error> {
@@ -429,6 +472,19 @@ impl Bringup {
                     AdminData::None,
                 )
             }
+            Step::SetArbitration => {
+                let Weights { high, medium, low } = self.config.weights;
+                let weight_z = |weight: u16| u8::try_from(weight.saturating_sub(1)).unwrap_or(u8::MAX);
+                let arbitration = Arbitration::new()
+                    .with_ab(ARBITRATION_BURST)
+                    .with_hpw_z(weight_z(high))
+                    .with_mpw_z(weight_z(medium))
+                    .with_lpw_z(weight_z(low));
+                (
+                    command::set_features(FeatureId::ARBITRATION, 0, arbitration.into(), false),
+                    AdminData::None,
+                )
+            }
             Step::ConfigureDoorbells => {
                 let pages = ShadowPages {
                     doorbells: self.allocate(self.limits.page_bytes)?,
@@ -464,7 +520,11 @@ impl Bringup {
                 let rings = self.making.as_ref().map(|making| &making.parts.rings);
                 let (size_z, iova) =
                     rings.map_or((0, 0), |rings| ((rings.entries - 1) as u16, rings.sq.iova()));
-                (command::create_io_sq(qid, size_z, iova, qid, 0), AdminData::None)
+                let qprio = self.qprio(qid).unwrap_or(command::QPRIO_URGENT);
+                (
+                    command::create_io_sq(qid, size_z, iova, qid, qprio),
+                    AdminData::None,
+                )
             }
             Step::DeleteCq(qid) => (command::delete_io_cq(qid), AdminData::None),
         };
@@ -543,11 +603,14 @@ impl Bringup {
                     );
                 }
                 self.wanted_queues = self.wanted_queues.min(granted);
-                Ok(Some(if self.has_shadow_doorbells {
-                    Step::ConfigureDoorbells
-                } else {
-                    Step::ReadSmart
-                }))
+                Ok(Some(self.after_number_of_queues()))
+            }
+            Step::SetArbitration => {
+                // Weights of the controller's own do as well: the driver's hold in its backlogs.
+                if !status.is_success() {
+                    log::info!("the controller keeps its own arbitration: {status}");
+                }
+                Ok(Some(self.after_arbitration()))
             }
             Step::ConfigureDoorbells => {
                 // It works without, too.
@@ -624,6 +687,7 @@ impl Bringup {
             0 | 1 => 0,
             vectors => 1 + (qid - 1) % (vectors - 1),
         };
-        Ok(self.making.insert(QueueParts { vector, parts }))
+        let qprio = self.qprio(qid);
+        Ok(self.making.insert(QueueParts { vector, qprio, parts }))
     }
 }

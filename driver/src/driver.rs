@@ -45,6 +45,8 @@ pub(crate) struct Inner {
     pub(crate) admin: AdminHandle,
     /// The [`SchedulerKind`].
     scheduler: AtomicU8,
+    /// Whether each of the controller's queues is for one class.
+    has_classes: bool,
     pub(crate) mode: PollingMode,
     pub(crate) instance_id: String,
     pub(crate) started_ns: u64,
@@ -260,7 +262,9 @@ impl Driver {
         let namespaces = Arc::new(NamespaceTable::new(Arc::clone(controller.namespaces())));
         let mut workers = Vec::new();
         let mut queues = Vec::new();
-        while let Some(vector) = controller.queues.front().map(|queue| queue.vector) {
+        let mut has_classes = controller.queues.len() >= Priority::ALL.len();
+        while let Some((vector, qprio)) = controller.queues.front().map(|queue| (queue.vector, queue.qprio)) {
+            has_classes &= qprio.is_some();
             let waiter = controller.backend.waiter(vector)?;
             let Some(queue) = controller.take_queue() else {
                 break;
@@ -305,6 +309,7 @@ impl Driver {
             identity: Arc::clone(controller.identity()),
             namespaces: Arc::clone(&namespaces),
             scheduler: AtomicU8::new(config.scheduler as u8),
+            has_classes,
             mode: config.polling,
             instance_id: instance_id(),
             started_ns: controller.opened_ns,
@@ -391,7 +396,7 @@ impl Driver {
                 hint.cpu = hint.cpu.or_else(crate::cpu::current);
             }
         }
-        let queue = IoScheduler::new(kind, self.0.queues.len()).choose(hint, turn);
+        let queue = self.0.io_scheduler(kind).choose(hint, turn);
         if let Some(queue) = self.0.queues.get(queue) {
             let Hint { client, class, .. } = hint;
             let item = Item {
@@ -406,6 +411,12 @@ impl Driver {
     /// How requests are scheduled.
     pub fn scheduler(&self) -> SchedulerKind {
         self.0.scheduler()
+    }
+
+    /// Which I/O queue pair (from 0) is for the load `number` of `priority`: its number modulo how many there are for
+    /// its class.
+    pub fn queue_for(&self, priority: Priority, number: usize) -> usize {
+        self.0.io_scheduler(self.scheduler()).of_class(priority, number)
     }
 
     /// Schedules requests so from now on, those that wait too: none of them is lost, and none is answered twice.
@@ -474,6 +485,10 @@ impl Driver {
 }
 
 impl Inner {
+    fn io_scheduler(&self, kind: SchedulerKind) -> IoScheduler {
+        IoScheduler::new(kind, self.queues.len()).with_classes(self.has_classes)
+    }
+
     /// How requests are scheduled.
     pub(crate) fn scheduler(&self) -> SchedulerKind {
         SchedulerKind::of(self.scheduler.load(Ordering::Relaxed))

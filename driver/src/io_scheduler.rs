@@ -105,6 +105,8 @@ impl MissedIn {
 pub(crate) struct IoScheduler {
     kind: SchedulerKind,
     queues: usize,
+    /// Whether queue n is the controller's queue of the class [`Priority::ALL`]`[n % 4]`.
+    has_classes: bool,
 }
 
 impl IoScheduler {
@@ -113,7 +115,25 @@ impl IoScheduler {
         Self {
             kind,
             queues: queues.max(1),
+            has_classes: false,
         }
+    }
+
+    /// The same, where the controller knows classes of queues and each has some.
+    pub(crate) fn with_classes(self, has_classes: bool) -> Self {
+        Self { has_classes, ..self }
+    }
+
+    /// Of the queues for `priority`, the one with this number modulo how many there are.
+    #[inline]
+    pub(crate) fn of_class(&self, priority: Priority, number: usize) -> usize {
+        const CLASSES: usize = Priority::ALL.len();
+        if self.kind != SchedulerKind::Priority || !self.has_classes || self.queues < CLASSES {
+            return number % self.queues;
+        }
+        let class = CLASSES - 1 - priority as usize;
+        let own = (self.queues - class).div_ceil(CLASSES);
+        class + CLASSES * (number % own)
     }
 
     /// The queue, from 0, for a request; `turn` is the number of the request among all, which only `roundrobin` looks
@@ -127,8 +147,12 @@ impl IoScheduler {
             // CPU n's queue is queue n; further CPUs share. Where the system does not name the CPU, a client at least
             // keeps its queue.
             // Those that order requests do so within a queue; which one it is, is chosen for the CPU's sake.
-            SchedulerKind::CpuAffinity | SchedulerKind::Priority | SchedulerKind::Deadline => {
+            SchedulerKind::CpuAffinity | SchedulerKind::Deadline => {
                 hint.cpu.map_or(of_client, |cpu| cpu as usize % self.queues)
+            }
+            SchedulerKind::Priority => {
+                let number = hint.cpu.map_or(of_client, |cpu| cpu as usize);
+                self.of_class(hint.class.priority, number)
             }
         }
     }
@@ -171,6 +195,25 @@ mod tests {
                 seen[IoScheduler::new(SchedulerKind::RoundRobin, queues).choose(Hint::default(), turn)] += 1;
             }
             prop_assert!(seen.iter().all(|count| *count == 3));
+        }
+    }
+
+    #[test]
+    fn queues_with_classes_are_for_their_class() {
+        for queues in 1..20 {
+            let scheduler = IoScheduler::new(SchedulerKind::Priority, queues).with_classes(true);
+            let mut used = vec![false; queues];
+            for (class, priority) in Priority::ALL.into_iter().enumerate() {
+                for number in 0..40 {
+                    let queue = scheduler.of_class(priority, number);
+                    assert!(
+                        queues < 4 || queue % 4 == class,
+                        "{priority:?} goes to {queue} of {queues}"
+                    );
+                    used[queue] = true;
+                }
+            }
+            assert!(used.iter().all(|used| *used), "all of {queues} are used");
         }
     }
 

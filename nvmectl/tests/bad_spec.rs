@@ -77,6 +77,7 @@ const KEYS: &[(&str, &[&str], &str)] = &[
     ),
     ("bandwidth", &["", "fast", "0"], "bytes per second such as 7GiB/s"),
     ("dbbuf", &["", "yes", "1"], "on or off"),
+    ("wrr", &["", "yes", "1"], "on or off"),
     ("sgl", &["", "maybe"], "on or off"),
     ("vwc", &["", "true"], "on or off"),
     (

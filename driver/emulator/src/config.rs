@@ -141,6 +141,10 @@ pub struct Config {
     pub bandwidth_bytes_per_s: Option<u64>,
     /// Whether Doorbell Buffer Config is supported.
     pub dbbuf: bool,
+    /// Whether weighted round robin with an urgent priority class is offered (CAP.AMS). A host that selects it finds that
+    /// the device takes no more commands at once than keep its channels busy, so that the order in which it takes them
+    /// matters.
+    pub wrr: bool,
     /// Whether SGLs are supported in I/O commands.
     pub sgl: bool,
     /// Whether there is a volatile write cache.
@@ -191,6 +195,7 @@ impl Default for Config {
             channels: 0,
             bandwidth_bytes_per_s: None,
             dbbuf: true,
+            wrr: false,
             sgl: true,
             vwc: true,
             volatile_cache: false,

@@ -2,8 +2,9 @@
 //! for is done here, in the controller's turn.
 
 use nvme_spec::register::{
-    AMS_ROUND_ROBIN, CAP_CSS_ADMIN_ONLY, CAP_CSS_IO_COMMAND_SETS, CAP_CSS_NVM, CC_CSS_ADMIN_ONLY, CC_CSS_ALL,
-    CC_CSS_NVM, IOCQES, IOSQES, SHN_NONE, SHST_COMPLETE, SHST_IN_PROGRESS, SHST_NORMAL,
+    AMS_ROUND_ROBIN, AMS_WEIGHTED_ROUND_ROBIN, CAP_CSS_ADMIN_ONLY, CAP_CSS_IO_COMMAND_SETS, CAP_CSS_NVM,
+    CC_CSS_ADMIN_ONLY, CC_CSS_ALL, CC_CSS_NVM, IOCQES, IOSQES, SHN_NONE, SHST_COMPLETE, SHST_IN_PROGRESS,
+    SHST_NORMAL,
 };
 use nvme_spec::{Cap, Cc};
 
@@ -258,6 +259,7 @@ impl Controller {
         } = settings;
         let device = cx.device;
         device.set_page_size(cc.mps());
+        device.set_weighted(cc.ams() == AMS_WEIGHTED_ROUND_ROBIN);
         let engine = self.admin.engine();
         engine.add_cq(CompletionQueue::new(
             0,
@@ -321,7 +323,9 @@ impl Settings {
         if cap.css() & wanted == 0 {
             return Err("CC.CSS is a command set that CAP.CSS does not offer");
         }
-        if cc.ams() != AMS_ROUND_ROBIN {
+        let offered =
+            cc.ams() == AMS_ROUND_ROBIN || (cc.ams() == AMS_WEIGHTED_ROUND_ROBIN && cap.ams() & 1 != 0);
+        if !offered {
             return Err("CC.AMS is an arbitration that CAP.AMS does not offer");
         }
         // Entry sizes are needed only for I/O queues, but a size that is wrong will not become right.

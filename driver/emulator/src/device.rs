@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use nvme_spec::feature::InterruptCoalescing;
+use nvme_spec::feature::{Arbitration, InterruptCoalescing};
 use nvme_spec::{Cap, Status, Vs};
 
 use crate::config::Config;
@@ -57,6 +57,9 @@ pub(crate) struct Device {
     /// Interrupt coalescing (feature 08h), and for each vector whether it is left out (feature 09h).
     coalescing: AtomicU32,
     coalescing_disabled: Box<[AtomicBool]>,
+    /// Arbitration (feature 01h), and whether CC.AMS says that its weights hold.
+    arbitration: AtomicU32,
+    is_weighted: AtomicBool,
     temperature_kelvin: AtomicU16,
 }
 
@@ -70,6 +73,7 @@ impl Device {
         config.validate()?;
         let cap = Cap::new()
             .with_mqes_z(config.mqes_z())
+            .with_ams(u8::from(config.wrr))
             .with_cqr(config.contiguous_queues)
             .with_to(config.timeout_500ms)
             .with_dstrd(config.dstrd)
@@ -96,6 +100,8 @@ impl Device {
             write_cache: AtomicBool::new(config.vwc),
             coalescing: AtomicU32::new(0),
             coalescing_disabled: (0..config.vectors).map(|_| AtomicBool::new(false)).collect(),
+            arbitration: AtomicU32::new(0),
+            is_weighted: AtomicBool::new(false),
             temperature_kelvin: AtomicU16::new(config.temperature_kelvin),
             config,
             memory,
@@ -248,6 +254,31 @@ impl Device {
     pub fn set_coalescing_disabled(&self, vector: u16, disabled: bool) {
         if let Some(flag) = self.coalescing_disabled.get(usize::from(vector)) {
             flag.store(disabled, Ordering::Relaxed);
+        }
+    }
+
+    /// The weights by which queues have their turns; None if all have the same.
+    #[inline]
+    pub fn arbitration(&self) -> Option<Arbitration> {
+        self.is_weighted
+            .load(Ordering::Relaxed)
+            .then(|| self.arbitration.load(Ordering::Relaxed).into())
+    }
+
+    pub fn set_arbitration(&self, feature: Arbitration) {
+        self.arbitration.store(feature.into(), Ordering::Relaxed);
+    }
+
+    /// Whether the controller is enabled with weighted round robin.
+    pub fn set_weighted(&self, is_weighted: bool) {
+        self.is_weighted.store(is_weighted, Ordering::Relaxed);
+    }
+
+    /// Commands that keep all channels of one shard busy: one that works and one that waits for each.
+    pub fn busy_commands(&self) -> usize {
+        match self.config.channels {
+            0 => usize::MAX,
+            channels => 2 * channels.div_ceil(u32::from(self.config.threads.max(1))) as usize,
         }
     }
 

@@ -2,6 +2,7 @@
 //! interrupts. What a command means is none of its business: whoever owns an engine asks it for the [`next`](Engine::next)
 //! command, executes it and hands back the [`Finished`] one.
 
+mod arbitration;
 mod queues;
 mod shadow;
 
@@ -15,6 +16,7 @@ use crate::host::DmaFault;
 use crate::rings::{Completion, CompletionQueue, Rung, SQE_BYTES, SubmissionQueue};
 use crate::tally::Tally;
 
+use arbitration::{Arbiter, Chosen};
 pub(crate) use shadow::Shadow;
 
 /// Commands fetched per pass at most, so that a flood on one engine does not keep the rest of the device waiting.
@@ -75,8 +77,7 @@ pub(crate) struct Engine {
     cqs: Vec<CompletionQueue>,
     held: Held,
     batch: Batch,
-    /// The submission queue whose turn is next.
-    turn: usize,
+    arbiter: Arbiter,
     budget: usize,
     pass_bytes: u64,
     /// Completions to be posted: the completion queue's place in `cqs`, and the entry.
@@ -319,41 +320,58 @@ impl Engine {
         if self.budget == 0 || self.pass_bytes >= PASS_BYTES {
             return false;
         }
-        for _ in 0..self.sqs.len() {
-            let index = if self.turn < self.sqs.len() { self.turn } else { 0 };
-            self.turn = index + 1;
-            let Some(sq) = self.sqs.get_mut(index) else {
+        let rule = cx.device.arbitration();
+        let mut most = self.budget;
+        if rule.is_some() {
+            // What a device has taken it has in its own order: it takes no more than keeps it busy, and the rest waits for
+            // its turn.
+            let limit = cx.device.busy_commands();
+            let inside: u32 = self.sqs.iter().map(|sq| sq.in_flight).sum();
+            most = most.min(limit.saturating_sub(inside as usize));
+            if most == 0 {
                 return false;
-            };
-            // A queue whose completions do not fit is left alone, and so is one with as many commands in flight as it has
-            // entries: neither memory nor delay may grow with what a host throws at the device.
-            let blocked = self.cqs.get(sq.cq).is_none_or(CompletionQueue::has_parked);
-            let room = sq.size().saturating_sub(sq.in_flight) as usize;
-            if sq.pending() == 0 || blocked || room == 0 {
-                continue;
-            }
-            let count = TURN_COMMANDS.min(self.budget).min(room);
-            let Some(into) = self.batch.bytes.get_mut(..count * SQE_BYTES as usize) else {
-                return false;
-            };
-            match sq.fetch(&*cx.device.memory, into) {
-                Ok(count) => {
-                    self.batch.sq = index;
-                    self.batch.at = 0;
-                    self.batch.end = count;
-                    self.budget -= count;
-                    if let Some(tally) = cx.device.queue_tally(sq.qid) {
-                        tally.fetched.add(count as u64);
-                    }
-                    return count > 0;
-                }
-                Err(fault) => {
-                    cx.dma_fault(fault);
-                    return false;
-                }
             }
         }
-        false
+        let Self {
+            arbiter, sqs, cqs, ..
+        } = self;
+        // A queue whose completions do not fit is left alone, and so is one with as many commands in flight as it has
+        // entries: neither memory nor delay may grow with what a host throws at the device.
+        let is_ready = |sq: &SubmissionQueue| {
+            sq.pending() > 0 && cqs.get(sq.cq).is_some_and(|cq| !cq.has_parked()) && sq.size() > sq.in_flight
+        };
+        let chosen = match rule {
+            None => arbiter.round_robin(sqs, is_ready),
+            Some(rule) => arbiter.weighted(rule, sqs, is_ready),
+        };
+        let Some(Chosen { index, commands }) = chosen else {
+            return false;
+        };
+        let Some(sq) = sqs.get_mut(index) else {
+            return false;
+        };
+        let room = sq.size().saturating_sub(sq.in_flight) as usize;
+        let count = commands.min(most).min(room);
+        let Some(into) = self.batch.bytes.get_mut(..count * SQE_BYTES as usize) else {
+            return false;
+        };
+        match sq.fetch(&*cx.device.memory, into) {
+            Ok(count) => {
+                arbiter.fetched(sq.qprio, count);
+                self.batch.sq = index;
+                self.batch.at = 0;
+                self.batch.end = count;
+                self.budget -= count;
+                if let Some(tally) = cx.device.queue_tally(sq.qid) {
+                    tally.fetched.add(count as u64);
+                }
+                count > 0
+            }
+            Err(fault) => {
+                cx.dma_fault(fault);
+                false
+            }
+        }
     }
 
     /// Takes the next entry of the batch in: None if it is not to be executed now.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use nvme_spec::command::QPRIO_URGENT;
 use nvme_spec::{CompletionEntry, Status};
 use zerocopy::IntoBytes;
 
@@ -107,6 +108,8 @@ pub(crate) struct SubmissionQueue {
     pub qid: u16,
     /// The completion queue that its commands complete to.
     pub cqid: u16,
+    /// Its class under weighted round robin (`QPRIO_*`).
+    pub qprio: u8,
     place: Place,
     size: u32,
     head: u32,
@@ -126,10 +129,16 @@ pub(crate) struct SubmissionQueue {
 impl SubmissionQueue {
     /// An empty queue of `size` entries (2 to 65,536), at `place`.
     pub fn new(qid: u16, cqid: u16, place: Place, size: u32) -> Self {
+        Self::with_priority(qid, cqid, QPRIO_URGENT, place, size)
+    }
+
+    /// The same, of the class `qprio`.
+    pub fn with_priority(qid: u16, cqid: u16, qprio: u8, place: Place, size: u32) -> Self {
         let tail = HostPointer::default();
         Self {
             qid,
             cqid,
+            qprio,
             place,
             size,
             head: 0,

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bringup;
+mod classes;
 mod failure;
 mod hostile;
 mod loads;

@@ -208,6 +208,8 @@ impl Admin {
     pub(crate) fn apply_features(&mut self, cx: Context<'_>) {
         let cache = VolatileWriteCache::from(self.feature(cx, FeatureId::VOLATILE_WRITE_CACHE, 0));
         cx.device.set_write_cache(cx.device.config.vwc && cache.wce());
+        let arbitration = self.feature(cx, FeatureId::ARBITRATION, 0);
+        cx.device.set_arbitration(Arbitration::from(arbitration));
         let coalescing = self.feature(cx, FeatureId::INTERRUPT_COALESCING, 0);
         cx.device.set_coalescing(InterruptCoalescing::from(coalescing));
         for vector in 0..cx.device.config.vectors {
@@ -283,7 +285,7 @@ impl Admin {
 
 fn default_value(cx: Context<'_>, fid: FeatureId, part: Part) -> u32 {
     match fid {
-        // No limit on the burst, and that is all there is to round robin.
+        // No limit on the burst, and no class is worth more than another.
         FeatureId::ARBITRATION => Arbitration::new().with_ab(0b111).into(),
         FeatureId::TEMPERATURE_THRESHOLD if part == u32::from(OVER) => TemperatureThreshold::new()
             .with_tmpth(super::WARNING_TEMPERATURE_KELVIN)

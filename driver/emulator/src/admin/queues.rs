@@ -82,9 +82,13 @@ impl Admin {
         let place = self.place(cx, entry, cdw11.pc(), u64::from(size) << IOSQES)?;
         let slot = shard(cx, index)?;
         cx.device.registers.claim(usize::from(qid) * 2, index);
-        slot.borrow()
-            .engine
-            .add_sq(SubmissionQueue::new(qid, cqid, place, size));
+        slot.borrow().engine.add_sq(SubmissionQueue::with_priority(
+            qid,
+            cqid,
+            cdw11.qprio(),
+            place,
+            size,
+        ));
         self.queues.sqs.insert(qid, cqid);
         Ok(Finished::OK)
     }

@@ -29,7 +29,7 @@ struct Draft {
 const ON_OFF: &str = "on or off";
 const DELAY: &str = "a time such as 100ms (ns, us, ms or s), up to 600s";
 
-const KEYS: [Key; 33] = [
+const KEYS: [Key; 34] = [
     Key {
         name: "size",
         accepted: "bytes per namespace such as 4GiB (KiB, MiB, GiB, TiB or plain), a multiple of the block size, up to \
@@ -223,6 +223,12 @@ const KEYS: [Key; 33] = [
         accepted: ON_OFF,
         read: |draft, text| on_off(text).map(|on| draft.config.dbbuf = on),
         show: |config| shown_on_off(config.dbbuf),
+    },
+    Key {
+        name: "wrr",
+        accepted: ON_OFF,
+        read: |draft, text| on_off(text).map(|on| draft.config.wrr = on),
+        show: |config| shown_on_off(config.wrr),
     },
     Key {
         name: "sgl",

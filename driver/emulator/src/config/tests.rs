@@ -252,7 +252,7 @@ prop_compose! {
             Just(ManagementInterface::On),
             Just(ManagementInterface::Full),
         ]),
-        flags: [bool; 5],
+        flags: [bool; 6],
         ready in prop_oneof![Just(Ready::Normal), Just(Ready::Never), Just(Ready::CfsOnEnable)],
         delays in proptest::array::uniform3(0..=MAX_DELAY_NS),
     ) -> Config {
@@ -265,6 +265,7 @@ prop_compose! {
             bandwidth_bytes_per_s: bandwidth,
             contiguous_queues: flags[0],
             dbbuf: flags[1],
+            wrr: flags[5],
             sgl: flags[2],
             vwc: flags[3],
             ready_delay_ns: delays[0],

@@ -237,7 +237,7 @@ impl Host {
         assert!(self.run_until(|host| !host.csts().rdy()));
     }
 
-    fn new_queue(&mut self, entries: u32) -> Queue {
+    pub fn new_queue(&mut self, entries: u32) -> Queue {
         let sq = self.alloc(u64::from(entries) * 64);
         let cq = self.alloc(u64::from(entries) * 16);
         Queue {
