@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex};
 
 use nvme_driver::backend::emulated::EmulatedBackend;
 use nvme_driver::clock::{Clock, ManualClock};
+use nvme_driver::config::SchedulerKind;
 use nvme_driver::controller::Opening;
-use nvme_driver::driver::{Driver, Hint, Stepped};
+use nvme_driver::driver::{Class, Driver, Hint, Priority, Stepped};
 use nvme_driver::passthrough::Passthrough;
 use nvme_driver::worker::{Answer, Remote};
 use nvme_driver::{Buffer, Config, Finished, IoError, Op, Request};
@@ -61,9 +62,15 @@ impl Out {
     }
 }
 
+fn scheduler(rng: &mut fastrand::Rng) -> SchedulerKind {
+    SchedulerKind::ALL[rng.usize(0..SchedulerKind::ALL.len())]
+}
+
 struct Simulation {
     seed: u64,
     rng: fastrand::Rng,
+    /// What has to do with schedulers: the rest of a run is the same without it.
+    scheduling: fastrand::Rng,
     clock: ManualClock,
     device: Arc<Emulator>,
     driver: Driver,
@@ -79,6 +86,7 @@ struct Simulation {
 impl Simulation {
     fn new(seed: u64, spec: &str, faults: Vec<Fault>) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
+        let mut scheduling = fastrand::Rng::with_seed(!seed);
         let clock = ManualClock::new(1);
         let mut device: nvme_emulator::Config = spec.parse().unwrap();
         device.seed = seed;
@@ -89,6 +97,8 @@ impl Simulation {
             queue_depth: 16,
             zero_copy: rng.bool(),
             slow_us: SLOW_US as u32,
+            scheduler: scheduler(&mut scheduling),
+            scheduler_window: scheduling.u32(0..8),
             ..Config::default()
         };
         let mut opening = Opening::new(Arc::new(backend), &config, Clock::manual(clock.clone())).unwrap();
@@ -104,6 +114,7 @@ impl Simulation {
         Self {
             seed,
             rng,
+            scheduling,
             clock,
             device,
             driver,
@@ -191,8 +202,11 @@ impl Simulation {
         self.driver.submit(
             Hint {
                 cpu: Some(self.rng.u32(..)),
-                client: 0,
-                ..Hint::default()
+                client: tag % 5,
+                class: Class {
+                    priority: Priority::ALL[self.scheduling.usize(0..4)],
+                    deadline_us: None,
+                },
             },
             request,
         );
@@ -265,6 +279,10 @@ impl Simulation {
 
     /// One of the actors does what it can at this moment.
     fn act(&mut self) {
+        if self.scheduling.u8(0..100) == 0 {
+            let kind = scheduler(&mut self.scheduling);
+            self.driver.set_scheduler(kind);
+        }
         match self.rng.u8(0..10) {
             0..3 => {
                 self.device.step(self.clock.now_ns());
@@ -332,7 +350,11 @@ impl Simulation {
                 command.kind == SlowKind::Lost
             );
             match command.kind {
-                SlowKind::Slow => assert!(command.latency_total_ns >= SLOW_US * 1000),
+                SlowKind::Slow => assert!(
+                    command.latency_total_ns >= SLOW_US * 1000 || command.deadline_missed_in.is_some(),
+                    "{command:?}, seed {}",
+                    self.seed
+                ),
                 SlowKind::Failed | SlowKind::Lost => assert!(!all_succeed, "{command:?}, seed {}", self.seed),
             }
         }
