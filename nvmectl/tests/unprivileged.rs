@@ -80,6 +80,44 @@ fn what_can_be_read_is_read_without_privilege() {
         assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{line}");
         assert!(ran.stdout.contains(words), "{line}: {}", ran.stdout);
     }
+    // A daemon that was built alone may be without it.
+    let has_management = place.ran("stats --json").stdout.contains("\"nvme-mi\"");
+    for (line, words) in [("mi health", "healthy"), ("mi config", "SMBUS"), ("mi vpd", "S1")] {
+        let ran = place.ran(line);
+        let (code, said) = if has_management {
+            (0, &ran.stdout)
+        } else {
+            (6, &ran.stderr)
+        };
+        let words = if has_management {
+            words
+        } else {
+            "built without NVMe-MI"
+        };
+        assert_eq!(ran.code, Some(code), "{line}: {ran:?}");
+        assert!(said.contains(words), "{line}: {ran:?}");
+    }
+}
+
+#[test]
+fn features_are_for_root() {
+    let Some(place) = Place::new("user-features") else {
+        return;
+    };
+    for line in [
+        "feature list",
+        "feature get arbitration",
+        "feature set volatile-write-cache off",
+    ] {
+        let ran = place.ran(line);
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(3), ""), "{line}: {ran:?}");
+        let said = "error: cannot open nvme:controller/admin: ";
+        assert!(
+            ran.stderr.starts_with(said) && ran.stderr.contains("hint: it needs root"),
+            "{line}: {}",
+            ran.stderr
+        );
+    }
 }
 
 #[test]
