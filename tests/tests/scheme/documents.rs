@@ -47,7 +47,7 @@ fn every_document_of_the_tree_can_be_read() {
         }
     }
     let of_management = if cfg!(feature = "nvme-mi") { 4 } else { 0 };
-    assert_eq!(documents.len(), 4 + 6 + of_management + 2 * 2);
+    assert_eq!(documents.len(), 5 + 6 + of_management + 2 * 2);
     for path in documents {
         let handle = client.open(&path, OpenFlags::READ).unwrap();
         let (whole, stat) = (read_all(&handle, 1 << 20).unwrap(), handle.stat().unwrap());
