@@ -180,6 +180,26 @@ fn what_is_not_to_be_set_or_not_there_is_refused() {
 }
 
 #[test]
+fn the_drivers_scheduler_is_read_and_changed() {
+    let get = succeed(&format!("{DEVICE} feature get scheduler --json")).json();
+    assert_eq!(
+        (&get["feature"], &get["scheduler"]),
+        (&json!("scheduler"), &json!("cpuaffinity"))
+    );
+    for name in ["roundrobin", "deadline"] {
+        let line = format!("{DEVICE} feature set scheduler {name}");
+        assert_eq!(succeed(&line).stdout, format!("scheduler  {name}\n"));
+    }
+    let line = format!("{DEVICE} feature set scheduler fastest");
+    refused(
+        || nvmectl(&line),
+        &line,
+        2,
+        &["the driver has no scheduler fastest", "roundrobin"],
+    );
+}
+
+#[test]
 fn a_dry_run_sets_nothing() {
     let line =
         format!("{DEVICE} --dry-run feature set interrupt-coalescing --threshold 8 --time 200us --save");
