@@ -90,8 +90,10 @@ pub unsafe trait Backend: Send + Sync {
 
     /// Windows through which the controller reaches memory of callers, one for each of `slots` commands of queue
     /// `qid`, described to it in pages of `page_bytes` (CC.MPS); `None` where the backend cannot map a caller's memory
-    /// and data goes through bounce pages.
-    fn windows(&self, qid: u16, slots: usize, page_bytes: usize) -> Option<Box<dyn Windows>>;
+    /// (without the feature `zero-copy`, none can) and data goes through bounce pages.
+    fn windows(&self, _qid: u16, _slots: usize, _page_bytes: usize) -> Option<Box<dyn Windows>> {
+        None
+    }
 
     /// The last resort against a controller that will not be disabled: keeps it from reaching memory by other means
     /// than its registers (PCI bus mastering). Whether that is certain now.

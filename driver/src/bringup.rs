@@ -170,7 +170,7 @@ impl Bringup {
             limits: Limits {
                 max_transfer_bytes: MAX_TRANSFER_BYTES,
                 page_bytes,
-                zero_copy: config.zero_copy,
+                zero_copy: config.zero_copy && cfg!(feature = "zero-copy"),
                 max_zeroes_bytes: u64::MAX,
                 max_verify_bytes: u64::MAX,
                 max_range_blocks: u64::from(u32::MAX),

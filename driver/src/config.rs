@@ -231,7 +231,14 @@ impl Config {
                     number(v, 0, 1_000_000)
                 })?;
             }
-            "NVME_ZERO_COPY" => self.zero_copy = accept("NVME_ZERO_COPY", value, BOOL, boolean)?,
+            "NVME_ZERO_COPY" => {
+                self.zero_copy = accept("NVME_ZERO_COPY", value, BOOL, boolean)?;
+                if !cfg!(feature = "zero-copy") {
+                    log::warn!(
+                        "NVME_ZERO_COPY has no effect: this program is built without the cargo feature zero-copy, and copies"
+                    );
+                }
+            }
             "NVME_SCHEDULER" => {
                 self.scheduler = accept("NVME_SCHEDULER", value, SCHEDULER, |v| v.parse().ok())?;
             }

@@ -17,23 +17,18 @@ use std::time::Duration;
 
 use nvme_emulator::{Config, DmaFault, Doze, Emulator, HostMemory, Interrupts, Running};
 
-use super::{Backend, BackendError, Doorbell, DoorbellKind, Mapping, MemoryOf, Waiter, Waker, Windows};
+use super::{Backend, BackendError, Doorbell, DoorbellKind, Waiter, Waker};
 use crate::clock::Clock;
 use crate::dma::Region;
+
+#[cfg(feature = "zero-copy")]
+mod windows;
 
 const REGION_BASE: u64 = 1 << 32;
 const REGION_SHIFT: u32 = 24;
 const MAX_REGIONS: usize = 4096;
 const MAX_REGION_BYTES: usize = 4 << 20;
 const HUGE_PAGE_BYTES: usize = 2 << 20;
-
-const WINDOW_BASE: u64 = 1 << 46;
-const WINDOW_SHIFT: u32 = 23;
-const SLOT_BITS: u32 = 12;
-const QUEUE_BITS: u32 = 10;
-/// A mapping may be this long, so that with an offset within the first page it stays inside its window.
-const MAX_WINDOW_BYTES: usize = 4 << 20;
-const PAGE_MASK: usize = 4095;
 
 /// An emulated controller as a [`Backend`].
 pub struct EmulatedBackend {
@@ -145,18 +140,9 @@ unsafe impl Backend for EmulatedBackend {
         Ok(Box::new(EmulatedWaiter { bell, seen: 0 }))
     }
 
-    fn windows(&self, qid: u16, slots: usize, _page_bytes: usize) -> Option<Box<dyn Windows>> {
-        if slots > 1 << SLOT_BITS {
-            return None;
-        }
-        self.memory
-            .windows
-            .get(usize::from(qid))?
-            .get_or_init(|| (0..1 << SLOT_BITS).map(|_| RwLock::default()).collect());
-        Some(Box::new(EmulatedWindows {
-            memory: Arc::clone(&self.memory),
-            qid,
-        }))
+    #[cfg(feature = "zero-copy")]
+    fn windows(&self, qid: u16, slots: usize, _page_bytes: usize) -> Option<Box<dyn super::Windows>> {
+        windows::open(&self.memory, qid, slots)
     }
 }
 
@@ -215,7 +201,8 @@ impl Waiter for EmulatedWaiter {
 struct Memory {
     regions: Box<[OnceLock<Arc<Block>>]>,
     allocated: AtomicU32,
-    windows: Box<[OnceLock<Box<[Window]>>]>,
+    #[cfg(feature = "zero-copy")]
+    windows: windows::Table,
 }
 
 /// Zeroed memory, aligned to its size up to a huge page.
@@ -253,26 +240,13 @@ impl Drop for Block {
     }
 }
 
-/// One slot's window; `None` while it is closed.
-type Window = RwLock<Option<Open>>;
-
-/// A caller's memory behind an open window.
-struct Open {
-    memory: NonNull<u8>,
-    len: usize,
-}
-
-// SAFETY: the contract of `Windows::map` makes the bytes valid while the mapping stands, for any thread.
-unsafe impl Send for Open {}
-// SAFETY: as above.
-unsafe impl Sync for Open {}
-
 impl Memory {
     fn new() -> Self {
         Self {
             regions: (0..MAX_REGIONS).map(|_| OnceLock::new()).collect(),
             allocated: AtomicU32::new(0),
-            windows: (0..1 << QUEUE_BITS).map(|_| OnceLock::new()).collect(),
+            #[cfg(feature = "zero-copy")]
+            windows: windows::Table::new(),
         }
     }
 
@@ -305,8 +279,9 @@ impl Memory {
             address,
             len_bytes: len as u64,
         };
-        if address >= WINDOW_BASE {
-            return self.with_window(address, len, access);
+        #[cfg(feature = "zero-copy")]
+        if address >= windows::BASE {
+            return self.windows.with(address, len, access);
         }
         let number = address.checked_sub(REGION_BASE).ok_or(fault)? >> REGION_SHIFT;
         let offset = (address & ((1 << REGION_SHIFT) - 1)) as usize;
@@ -320,40 +295,6 @@ impl Memory {
         }
         // SAFETY: inside the block, as checked.
         Ok(access(unsafe { block.base.add(offset) }.as_ptr()))
-    }
-
-    #[inline(never)]
-    fn with_window<R>(
-        &self,
-        address: u64,
-        len: usize,
-        access: impl FnOnce(*mut u8) -> R,
-    ) -> Result<R, DmaFault> {
-        let fault = DmaFault {
-            address,
-            len_bytes: len as u64,
-        };
-        let rest = address - WINDOW_BASE;
-        let offset = (rest & ((1 << WINDOW_SHIFT) - 1)) as usize;
-        let slot = (rest >> WINDOW_SHIFT) as usize & ((1 << SLOT_BITS) - 1);
-        let qid = (rest >> (WINDOW_SHIFT + SLOT_BITS)) as usize;
-        let window = self
-            .windows
-            .get(qid)
-            .and_then(OnceLock::get)
-            .and_then(|slots| slots.get(slot))
-            .ok_or(fault)?;
-        // Held during the copy: whoever closes the window waits for it, so the memory cannot go away under it.
-        let window = window.read().unwrap_or_else(PoisonError::into_inner);
-        let mapping = window.as_ref().ok_or(fault)?;
-        let offset = offset
-            .checked_sub(mapping.memory.as_ptr() as usize & PAGE_MASK)
-            .ok_or(fault)?;
-        if offset > mapping.len || len > mapping.len - offset {
-            return Err(fault);
-        }
-        // SAFETY: inside the caller's memory, as checked, which is valid while the mapping stands.
-        Ok(access(unsafe { mapping.memory.add(offset) }.as_ptr()))
     }
 
     fn with_word<R>(&self, address: u64, access: impl FnOnce(&AtomicU32) -> R) -> Result<R, DmaFault> {
@@ -400,47 +341,6 @@ impl HostMemory for Memory {
     }
 }
 
-struct EmulatedWindows {
-    memory: Arc<Memory>,
-    qid: u16,
-}
-
-impl EmulatedWindows {
-    fn set(&self, slot: u16, mapping: Option<Open>) -> Option<()> {
-        let window = self
-            .memory
-            .windows
-            .get(usize::from(self.qid))?
-            .get()?
-            .get(usize::from(slot))?;
-        *window.write().unwrap_or_else(PoisonError::into_inner) = mapping;
-        Some(())
-    }
-}
-
-impl Windows for EmulatedWindows {
-    unsafe fn map(&mut self, slot: u16, memory: *mut u8, len: usize, _of: MemoryOf) -> Option<Mapping<'_>> {
-        let address = memory as usize;
-        if len > MAX_WINDOW_BYTES || !address.is_multiple_of(4) {
-            return None;
-        }
-        self.set(
-            slot,
-            Some(Open {
-                memory: NonNull::new(memory)?,
-                len,
-            }),
-        )?;
-        let place = (u64::from(self.qid) << SLOT_BITS) | u64::from(slot);
-        let start = WINDOW_BASE + (place << WINDOW_SHIFT) + (address & PAGE_MASK) as u64;
-        Some(Mapping::Contiguous(start))
-    }
-
-    fn unmap(&mut self, slot: u16) {
-        self.set(slot, None);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -462,7 +362,7 @@ mod tests {
             (first.iova() - 1, 1),
             (0, 1),
             (u64::MAX, 1),
-            (WINDOW_BASE, 1),
+            (1 << 46, 1),
             (second.iova() + (1 << REGION_SHIFT), 1),
         ] {
             let fault = Err(DmaFault {
@@ -475,29 +375,6 @@ mod tests {
         assert!(memory.load_u32(first.iova() + 2).is_err(), "not aligned");
         memory.store_u32(first.iova() + 4, 7).unwrap();
         assert_eq!(first.load_u32(4), 7);
-    }
-
-    #[test]
-    fn a_window_shows_a_callers_memory_until_it_is_closed() {
-        let backend = EmulatedBackend::stepped(Config::default()).unwrap();
-        let mut windows = backend.windows(3, 16, 4096).unwrap();
-        let mut bytes = vec![0u32; 4096];
-        let start = bytes.as_mut_ptr().cast::<u8>();
-        // SAFETY: `bytes` outlives the mapping and is not touched until it is closed.
-        let mapped = unsafe { windows.map(5, start, 16384, MemoryOf::Process) };
-        let Some(Mapping::Contiguous(address)) = mapped else {
-            panic!("{mapped:?}")
-        };
-        assert_eq!(address as usize & PAGE_MASK, start as usize & PAGE_MASK);
-        backend.memory.write(address + 16382, &[8, 9]).unwrap();
-        assert!(backend.memory.write(address + 16383, &[0, 0]).is_err());
-        assert!(backend.memory.read(address - 1, &mut [0]).is_err());
-        windows.unmap(5);
-        assert!(backend.memory.write(address, &[0]).is_err());
-        assert_eq!(bytes[4095] >> 16, 0x0908);
-        // SAFETY: never used by the device: the address is refused.
-        let mapped = unsafe { windows.map(5, start.add(1), 8, MemoryOf::Process) };
-        assert_eq!(mapped, None, "not a multiple of 4");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Backend, BackendError, Doorbell, Waiter, Windows};
+use super::{Backend, BackendError, Doorbell, Waiter};
 use crate::clock::Clock;
 use crate::dma::Region;
 use crate::redox::{Descriptor, Failure, System};
@@ -204,7 +204,8 @@ unsafe impl Backend for RedoxBackend {
         Ok(Box::new(waiter))
     }
 
-    fn windows(&self, _qid: u16, _slots: usize, page_bytes: usize) -> Option<Box<dyn Windows>> {
+    #[cfg(feature = "zero-copy")]
+    fn windows(&self, _qid: u16, _slots: usize, page_bytes: usize) -> Option<Box<dyn super::Windows>> {
         self.memory.windows(page_bytes)
     }
 

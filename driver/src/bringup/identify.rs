@@ -43,7 +43,17 @@ impl Bringup {
         } else {
             self.config.num_queues
         };
-        self.wanted_queues = asked.clamp(1, 0xFFFE);
+        self.wanted_queues = if cfg!(feature = "multi-queue") {
+            asked.clamp(1, 0xFFFE)
+        } else {
+            if asked > 1 {
+                log::info!(
+                    "{asked} I/O queue pairs are asked for, and there will be one: this program is built without the cargo \
+                     feature multi-queue"
+                );
+            }
+            1
+        };
         self.has_shadow_doorbells = Oacs::from(identify.oacs.get()).doorbell_buffer_config();
         Ok(())
     }

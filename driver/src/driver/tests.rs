@@ -137,8 +137,10 @@ unsafe impl Backend for Pinning {
 }
 
 /// Has something to do at every moment, so that its worker never sleeps.
+#[cfg(feature = "multi-queue")]
 struct Restless;
 
+#[cfg(feature = "multi-queue")]
 impl Load for Restless {
     fn turn(&mut self, now_ns: u64, _port: &mut LoadPort<'_>) -> LoadState {
         LoadState::WaitUntil(now_ns)
@@ -150,6 +152,7 @@ impl Load for Restless {
 }
 
 #[test]
+#[cfg(feature = "multi-queue")]
 fn each_worker_binds_itself_to_its_vectors_cpu_and_collects_when_it_does_not_sleep() {
     const PATIENCE: Duration = Duration::from_secs(30);
     let clock = Clock::system();

@@ -16,14 +16,17 @@ use crate::driver::Inner;
 
 /// Cargo features that change what the driver does, as far as they are on.
 fn features() -> Vec<String> {
-    let mut features = Vec::new();
-    if cfg!(feature = "performance-counters") {
-        features.push("performance-counters".to_owned());
-    }
-    if cfg!(feature = "nvme-mi") {
-        features.push("nvme-mi".to_owned());
-    }
-    features
+    let all = [
+        ("performance-counters", cfg!(feature = "performance-counters")),
+        ("multi-queue", cfg!(feature = "multi-queue")),
+        ("zero-copy", cfg!(feature = "zero-copy")),
+        ("nvme-mi", cfg!(feature = "nvme-mi")),
+        ("io-uring-compat", cfg!(feature = "io-uring-compat")),
+    ];
+    all.into_iter()
+        .filter(|(_, on)| *on)
+        .map(|(name, _)| name.to_owned())
+        .collect()
 }
 
 pub(crate) fn render(driver: &Inner, histograms: bool) -> StatsDocument {
