@@ -5,29 +5,22 @@
 //! a fence and one load while nobody sleeps. That asymmetry is the point: a doorbell rings a million times a second, and
 //! the thread behind it sleeps only when the rings have stopped.
 //!
-//! Why no wake-up is lost: the waker publishes, fences, then looks at the flag; the sleeper sets the flag, fences, then
-//! looks for work. The two fences are sequentially consistent, so one of the two comes first: if the waker's does, the
-//! sleeper sees the work; if the sleeper's does, the waker sees the flag. `tests/loom_doze.rs` walks through every
-//! interleaving of this.
+//! Why no wake-up is lost is [`Arming`]'s; `tests/loom_doze.rs` walks through every interleaving with this sleep.
 
 use std::time::Duration;
 
 #[cfg(loom)]
 use loom::{
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, Ordering, fence},
-    },
+    sync::Mutex,
     thread::{self, Thread},
 };
 #[cfg(not(loom))]
 use std::{
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, Ordering, fence},
-    },
+    sync::Mutex,
     thread::{self, Thread},
 };
+
+use crate::Arming;
 
 /// The place where one thread sleeps until it is woken or its time is up.
 ///
@@ -51,10 +44,8 @@ use std::{
 /// ```
 #[derive(Debug)]
 pub struct Doze {
-    /// True from just before the sleeper's last look for work until it is awake again, or until a waker has taken over
-    /// the duty to unpark it.
-    sleeping: AtomicBool,
-    /// Whom to unpark. Written by the sleeper before it sets `sleeping`.
+    arming: Arming,
+    /// Whom to unpark. Written by the sleeper before it arms.
     sleeper: Mutex<Option<Thread>>,
 }
 
@@ -69,7 +60,7 @@ impl Doze {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            sleeping: AtomicBool::new(false),
+            arming: Arming::new(),
             sleeper: Mutex::new(None),
         }
     }
@@ -78,8 +69,7 @@ impl Doze {
     /// fence in here orders it).
     #[inline]
     pub fn wake(&self) {
-        fence(Ordering::SeqCst);
-        if self.sleeping.load(Ordering::Relaxed) {
+        if self.arming.fire() {
             self.unpark();
         }
     }
@@ -87,11 +77,6 @@ impl Doze {
     /// The rare half of [`wake`](Self::wake), kept out of line so that the other half stays small.
     #[cold]
     fn unpark(&self) {
-        // Of several wakers one is enough. The others may leave: the sleeper looks again, behind a fence, before it
-        // parks the next time.
-        if !self.sleeping.swap(false, Ordering::AcqRel) {
-            return;
-        }
         // A poisoned lock still holds a good handle: nothing that runs under it can panic half way through an update.
         // The lock is released before the thread runs, which may want it again at once.
         let sleeper = self
@@ -121,19 +106,16 @@ impl Doze {
                 *sleeper = Some(me);
             }
         }
-        // Release, so that a waker that sees the flag also finds the handle.
-        self.sleeping.store(true, Ordering::Release);
-        fence(Ordering::SeqCst);
-        if !ready() {
+        if self.arming.arm(&mut ready) {
             park(timeout);
+            self.arming.disarm();
         }
-        self.sleeping.store(false, Ordering::Relaxed);
     }
 
     /// Whether the sleeper has announced that it sleeps. A snapshot, for counters and tests.
     #[must_use]
     pub fn is_sleeping(&self) -> bool {
-        self.sleeping.load(Ordering::Relaxed)
+        self.arming.is_armed()
     }
 }
 
@@ -154,7 +136,10 @@ fn park(_timeout: Option<Duration>) {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use std::sync::{Arc, atomic::AtomicU64};
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    };
 
     #[test]
     fn returns_at_once_when_there_is_work() {

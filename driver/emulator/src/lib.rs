@@ -96,6 +96,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod arming;
 mod config;
 mod controller;
 mod device;
@@ -118,6 +119,7 @@ mod tally;
 mod threads;
 mod transfer;
 
+pub use arming::Arming;
 pub use config::{
     Backing, Config, ConfigError, Latency, ManagementInterface, NamespaceConfig, Ready, SPEC_KEYS,
 };

@@ -3,9 +3,9 @@
 //! It waits there for an eventfd of its own, into which wakers write, for the eventfd of its interrupt, and for whatever
 //! the [`Watcher`] adds.
 //!
-//! - **No wake-up is lost**, for the reason that [`nvme_emulator::Doze`] gives: the waker publishes, fences, and looks
-//!   whether anybody sleeps; the sleeper announces that it sleeps, fences, and looks for what was published. What comes
-//!   after that look finds the announcement and writes to the eventfd, which stays readable until it is read.
+//! - **No wake-up is lost**, for the reason that [`nvme_emulator::Arming`] gives: the sleeper arms its bell and looks again.
+//!   What comes after that look finds the bell armed and writes to the eventfd, which stays readable until it is read. An
+//!   interrupt writes to its own always; what was read from it by a waiter that was awake is found by that look.
 //! - **An eventfd has one count**, and several waiters may share an interrupt (a function with fewer vectors than queues,
 //!   or a line). Whoever reads the count adds it to what the [`Signal`] has had altogether and wakes the others.
 //! - **A line** (INTx) stays masked once it has fired until it is let again ([`Signal::line`]), which a waiter does before
@@ -16,10 +16,11 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use nvme_emulator::Arming;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
@@ -149,8 +150,7 @@ pub struct LinuxWaiter {
 
 /// What wakers, signals and the watcher need.
 struct Shared {
-    /// Set while the owner sleeps or is about to; taken back by whoever rings.
-    sleeps: AtomicBool,
+    arming: Arming,
     bell: OwnedFd,
     watched: Mutex<WatchedList>,
 }
@@ -169,7 +169,7 @@ impl LinuxWaiter {
     /// The system's.
     pub fn new(interrupt: &Arc<Signal>, notices: &[Arc<Signal>]) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            sleeps: AtomicBool::new(false),
+            arming: Arming::new(),
             bell: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
             watched: Mutex::default(),
         });
@@ -204,7 +204,7 @@ impl LinuxWaiter {
             set.push(PollFd::from_borrowed_fd(borrowed, PollFlags::IN));
         }
         let polled = poll(&mut set, timeout.as_ref());
-        self.shared.sleeps.store(false, Ordering::Relaxed);
+        self.shared.arming.disarm();
         match polled {
             Ok(0) | Err(Errno::INTR) => return Ok(()),
             Ok(_) => {}
@@ -256,8 +256,11 @@ impl Waiter for LinuxWaiter {
         // The owner has looked at its queue since the interrupt. From here on a line may fire again, and what came before
         // is found by the look below.
         let is_unmasked = self.unmask();
-        self.shared.announce();
-        if !ready() && timeout != Some(Duration::ZERO) {
+        if self
+            .shared
+            .arming
+            .arm(|| ready() || timeout == Some(Duration::ZERO))
+        {
             // A line that stays masked would not wake the owner.
             let timeout = if is_unmasked {
                 timeout
@@ -268,8 +271,8 @@ impl Waiter for LinuxWaiter {
                 self.report("waiting for events", &error);
                 std::thread::sleep(PAUSE);
             }
+            self.shared.arming.disarm();
         }
-        self.shared.sleeps.store(false, Ordering::Relaxed);
     }
 
     fn waker(&self) -> Waker {
@@ -326,16 +329,9 @@ impl fmt::Debug for LinuxWaiter {
 }
 
 impl Shared {
-    /// The owner is about to sleep. To be followed by a look for work.
-    fn announce(&self) {
-        self.sleeps.store(true, Ordering::Release);
-        fence(Ordering::SeqCst);
-    }
-
     #[inline]
     fn wake(&self) {
-        fence(Ordering::SeqCst);
-        if self.sleeps.load(Ordering::Relaxed) {
+        if self.arming.fire() {
             self.ring();
         }
     }
@@ -343,17 +339,12 @@ impl Shared {
     /// The rare half of a wake-up.
     #[cold]
     fn ring(&self) {
-        // Of several wakers one is enough.
-        if !self.sleeps.swap(false, Ordering::AcqRel) {
-            return;
-        }
         match rustix::io::write(&self.bell, &1_u64.to_ne_bytes()) {
             // A count that is full has told the sleeper already.
             Ok(_) | Err(Errno::AGAIN) => {}
             Err(error) => {
                 log::warn!("a waker could not write to its eventfd: {error}");
-                // For the next one to try. If the owner sleeps no more, it is woken once too often.
-                self.sleeps.store(true, Ordering::Release);
+                self.arming.give_back();
             }
         }
     }

@@ -12,14 +12,13 @@
 //! - **Events are not levels.** An interrupt from before the subscription is not told; the owner's look at its queue,
 //!   after the announcement, finds what it brought.
 //!
-//! No wake-up is lost, for the reason that [`nvme_emulator::Doze`] gives: the waker publishes, fences, and looks whether
-//! anybody sleeps; the sleeper announces that it sleeps, fences, and looks for what was published. What comes after
-//! that look finds the announcement, and puts an event into the queue, which stays there until it is read.
+//! No wake-up is lost, for the reason that [`nvme_emulator::Arming`] gives: the sleeper arms its bell and looks again. What
+//! comes after that look finds the bell armed, and puts an event into the queue, which stays there until it is read.
 
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nvme_emulator::Arming;
 use syscall::data::Event;
 use syscall::error::{EAGAIN, EINTR, EIO, Error, Result};
 use syscall::flag::{EVENT_READ, EventFlags, O_NONBLOCK, O_RDWR};
@@ -93,8 +92,7 @@ pub(crate) struct RedoxWaiter {
 
 /// What wakers and the watcher need.
 struct Shared {
-    /// Set while the owner sleeps or is about to; taken back by whoever writes to the pipe.
-    sleeps: AtomicBool,
+    arming: Arming,
     queue: Descriptor,
     pipe: Descriptor,
     watched: Mutex<WatchedList>,
@@ -142,7 +140,7 @@ impl RedoxWaiter {
             .map_err(Failure::of("opening the other end of a waiter's pipe"))?;
         let timer = open("/scheme/time/4", O_RDWR)?;
         let shared = Shared {
-            sleeps: AtomicBool::new(false),
+            arming: Arming::new(),
             queue,
             pipe: writer,
             watched: Mutex::default(),
@@ -267,14 +265,17 @@ impl Waiter for RedoxWaiter {
         // The owner has looked at its queue since the interrupt. From here on the line may fire again, and what came
         // before is found by the look below.
         self.acknowledge();
-        self.shared.announce();
-        if !ready() && timeout != Some(Duration::ZERO) {
+        if self
+            .shared
+            .arming
+            .arm(|| ready() || timeout == Some(Duration::ZERO))
+        {
             let slept = match timeout.map_or(Ok(()), |timeout| self.timers.set(timeout)) {
                 Ok(()) if self.unacknowledged && self.interrupt.acknowledge => Err(None),
                 Ok(()) => self.take().map_err(|error| Some(("waiting for events", error))),
                 Err(error) => Err(Some(("setting a timer", error))),
             };
-            self.shared.sleeps.store(false, Ordering::Relaxed);
+            self.shared.arming.disarm();
             match slept {
                 // There may be more, from a time without sleep; without this each would cost its owner a look.
                 Ok(batch) if batch.full => self.collect(),
@@ -284,7 +285,6 @@ impl Waiter for RedoxWaiter {
                 Err(None) => std::thread::sleep(SHORTEST_SLEEP),
             }
         }
-        self.shared.sleeps.store(false, Ordering::Relaxed);
     }
 
     fn waker(&self) -> Waker {
@@ -326,24 +326,14 @@ impl Drop for RedoxWaiter {
 }
 
 impl Shared {
-    /// The owner is about to sleep. To be followed by a look for work.
-    fn announce(&self) {
-        self.sleeps.store(true, Ordering::Release);
-        fence(Ordering::SeqCst);
-    }
-
     fn wake(&self) {
-        fence(Ordering::SeqCst);
-        if self.sleeps.load(Ordering::Relaxed)
-            // Of several wakers one is enough.
-            && self.sleeps.swap(false, Ordering::AcqRel)
+        if self.arming.fire()
             && let Err(error) = self.ring()
             // A pipe that is full has told the sleeper already.
             && error != Error::new(EAGAIN)
         {
             log::warn!("a waker could not write to its pipe: {error}");
-            // For the next one to try. If the owner sleeps no more, it is woken once too often.
-            self.sleeps.store(true, Ordering::Release);
+            self.arming.give_back();
         }
     }
 

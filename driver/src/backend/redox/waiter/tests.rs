@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::ptr::NonNull;
 use std::sync::Condvar;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use syscall::error::{EACCES, EBADF, EINTR, ENOENT};
 use syscall::flag::MapFlags;
