@@ -402,7 +402,7 @@ impl Bringup {
             cq: self.allocate(entries as usize * 16)?,
             sq_bell: self.bell(qid, false)?,
             cq_bell: self.bell(qid, true)?,
-            polled: qid > 0 && self.config.polling == PollingMode::Polling,
+            polled: qid > 0 && self.config.polling.of(qid) == PollingMode::Polling,
         })
     }
 
@@ -503,7 +503,7 @@ impl Bringup {
             ),
             Step::Look(look) => (self.scan.command(look), from_device),
             Step::CreateCq(qid) => {
-                let polled = self.config.polling == PollingMode::Polling;
+                let polled = self.config.polling.of(qid) == PollingMode::Polling;
                 let making = match self.make_queue(qid) {
                     Ok(making) => making,
                     Err(error) => return self.enough_queues(qid, error).map(|()| None),

@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | `NVME_NUM_QUEUES` | 0 | 0 (one I/O queue pair per CPU) to 65535 |
 //! | `NVME_QUEUE_DEPTH` | 1024 | 2 to 65536 entries; at most 4096 are used |
-//! | `NVME_POLLING_MODE` | adaptive | false, true, adaptive |
+//! | `NVME_POLLING_MODE` | adaptive | false, true, adaptive, or a [list](PollingModes) for single queues |
 //! | `NVME_POLL_INTERVAL_US` | 10 | 0 (spin) to 1000000 |
 //! | `NVME_ZERO_COPY` | true | true, false |
 //! | `NVME_SCHEDULER` | cpuaffinity | none, roundrobin, cpuaffinity, priority, deadline |
@@ -20,17 +20,9 @@ use std::ffi::OsString;
 use std::fmt;
 use std::str::FromStr;
 
-/// How a worker learns that a command has completed (`NVME_POLLING_MODE`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum PollingMode {
-    /// `false`: sleep until the interrupt.
-    Interrupt,
-    /// `true`: look at the completion queue every `NVME_POLL_INTERVAL_US` while anything is in flight.
-    Polling,
-    /// `adaptive`: look for as long as it pays, then sleep until the interrupt.
-    #[default]
-    Adaptive,
-}
+mod polling;
+
+pub use polling::{PollingMode, PollingModes};
 
 /// Which queue a request goes to, and when it has its turn there (`NVME_SCHEDULER`). See
 /// [`docs::scheduling`](crate::docs::scheduling).
@@ -114,8 +106,8 @@ pub struct Config {
     pub num_queues: u16,
     /// Entries of each I/O queue asked for, 2 to 65536; at most 4096 are used, so that command ids have room for generations.
     pub queue_depth: u32,
-    /// How completions are noticed.
-    pub polling: PollingMode,
+    /// How completions are noticed, by the queue.
+    pub polling: PollingModes,
     /// Microseconds between two looks in polling mode; 0 spins.
     pub poll_interval_us: u32,
     /// Whether data moves by DMA straight from and to the caller's buffer where the backend can map it.
@@ -138,7 +130,7 @@ impl Default for Config {
         Self {
             num_queues: 0,
             queue_depth: 1024,
-            polling: PollingMode::Adaptive,
+            polling: PollingModes::default(),
             poll_interval_us: 10,
             zero_copy: true,
             scheduler: SchedulerKind::CpuAffinity,
@@ -222,9 +214,7 @@ impl Config {
                 self.queue_depth = accept("NVME_QUEUE_DEPTH", value, DEPTH, |v| number(v, 2, 65536))?;
             }
             "NVME_POLLING_MODE" => {
-                self.polling = accept("NVME_POLLING_MODE", value, "false, true or adaptive", |v| {
-                    v.parse().ok()
-                })?;
+                self.polling = accept("NVME_POLLING_MODE", value, polling::ACCEPTED, |v| v.parse().ok())?;
             }
             "NVME_POLL_INTERVAL_US" => {
                 self.poll_interval_us = accept("NVME_POLL_INTERVAL_US", value, INTERVAL, |v| {
@@ -296,30 +286,6 @@ fn boolean(text: &str) -> Option<bool> {
     }
 }
 
-impl FromStr for PollingMode {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        match text {
-            "adaptive" => Ok(Self::Adaptive),
-            _ => boolean(text)
-                .map(|polling| if polling { Self::Polling } else { Self::Interrupt })
-                .ok_or(()),
-        }
-    }
-}
-
-impl fmt::Display for PollingMode {
-    /// The name that `stats` shows.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Interrupt => "interrupt",
-            Self::Polling => "polling",
-            Self::Adaptive => "adaptive",
-        })
-    }
-}
-
 impl FromStr for SchedulerKind {
     type Err = ();
 
@@ -382,7 +348,7 @@ mod tests {
         let wanted = Config {
             num_queues: 4,
             queue_depth: 65536,
-            polling: PollingMode::Polling,
+            polling: PollingMode::Polling.into(),
             poll_interval_us: 0,
             zero_copy: false,
             scheduler: SchedulerKind::RoundRobin,
@@ -398,7 +364,7 @@ mod tests {
         assert_eq!(config, Ok(wanted));
         assert_eq!(
             read(&[("NVME_POLLING_MODE", "false")]).map(|c| c.polling),
-            Ok(PollingMode::Interrupt)
+            Ok(PollingMode::Interrupt.into())
         );
         for kind in SchedulerKind::ALL {
             let config = read(&[("NVME_SCHEDULER", &kind.to_string())]);

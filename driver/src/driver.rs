@@ -47,7 +47,6 @@ pub(crate) struct Inner {
     scheduler: AtomicU8,
     /// Whether each of the controller's queues is for one class.
     has_classes: bool,
-    pub(crate) mode: PollingMode,
     pub(crate) instance_id: String,
     pub(crate) started_ns: u64,
     pub(crate) recorder: Arc<Recorder>,
@@ -62,6 +61,7 @@ pub(crate) struct QueueHandle {
     pub(crate) qid: u16,
     pub(crate) entries: u32,
     pub(crate) vector: u16,
+    pub(crate) mode: PollingMode,
     /// To which the queue's worker is bound.
     pub(crate) cpu: Option<u32>,
     pub(crate) stats: Arc<QueueStats>,
@@ -187,7 +187,7 @@ impl Driver {
             },
         ) = Self::stepped(controller)?;
         let waiting = Waiting {
-            mode: config.polling,
+            mode: PollingMode::default(),
             poll_interval_ns: u64::from(config.poll_interval_us) * 1000,
             may_spin: crate::cpu::count() > 1,
             spins_for_one: !driver.identity().emulated,
@@ -200,6 +200,10 @@ impl Driver {
                 let (backend, cpu) = (Arc::clone(&backend), queue.cpu);
                 let name = format!("nvme-q{}", worker.queue.qid());
                 let of_worker = worker.shared();
+                let waiting = Waiting {
+                    mode: queue.mode,
+                    ..waiting
+                };
                 let thread = std::thread::Builder::new().name(name).spawn(move || {
                     if let Some(cpu) = cpu {
                         backend.pin_thread(cpu);
@@ -275,6 +279,7 @@ impl Driver {
                 qid: queue.qid(),
                 entries: queue.entries(),
                 vector,
+                mode: config.polling.of(queue.qid()),
                 cpu: controller.backend.cpu_of(vector),
                 stats: queue.stats(),
                 shared: Arc::clone(&shared),
@@ -310,7 +315,6 @@ impl Driver {
             namespaces: Arc::clone(&namespaces),
             scheduler: AtomicU8::new(config.scheduler as u8),
             has_classes,
-            mode: config.polling,
             instance_id: instance_id(),
             started_ns: controller.opened_ns,
             recorder: Arc::clone(&controller.recorder),

@@ -207,6 +207,17 @@ impl<T> IoQueue<T> {
         self.pair.oldest_ns()
     }
 
+    /// When the youngest command that is out was handed to the device.
+    pub(crate) fn youngest_ns(&self) -> Option<u64> {
+        self.pair.youngest_ns()
+    }
+
+    /// What the command took whose completion was taken last, if there was one since this was asked.
+    #[inline]
+    pub(crate) fn take_latency(&mut self) -> Option<u64> {
+        self.pair.take_latency()
+    }
+
     /// What this queue counts.
     pub fn stats(&self) -> Arc<QueueStats> {
         self.pair.recorder.stats()

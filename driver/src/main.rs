@@ -124,7 +124,7 @@ const EXAMPLES: &str = "\
 Environment (each with its default):
   NVME_NUM_QUEUES=0          I/O queue pairs, 0 = one for each CPU
   NVME_QUEUE_DEPTH=1024      entries of each
-  NVME_POLLING_MODE=adaptive how completions are noticed: false, true, adaptive
+  NVME_POLLING_MODE=adaptive how completions are noticed: false, true, adaptive, or by the queue: 1:true,false
   NVME_POLL_INTERVAL_US=10   between two looks when polling, 0 = spin
   NVME_ZERO_COPY=true        DMA straight from and to the caller's buffer
   NVME_SCHEDULER=cpuaffinity none, roundrobin, cpuaffinity

@@ -118,6 +118,8 @@ pub(crate) struct QueuePair<T> {
     in_pass: bool,
     /// Completions that fitted no command.
     rejections: u64,
+    /// What the command took whose completion was taken last.
+    last_took_ns: Option<u64>,
     pub(crate) recorder: QueueRecorder,
 }
 
@@ -160,6 +162,7 @@ impl<T> QueuePair<T> {
             pass: 0,
             in_pass: false,
             rejections: 0,
+            last_took_ns: None,
             recorder: QueueRecorder::new(namespaces, slots),
         }
     }
@@ -192,6 +195,19 @@ impl<T> QueuePair<T> {
         self.slots
             .get(usize::from(self.oldest))
             .map(|slot| slot.submitted_ns)
+    }
+
+    /// When the youngest command that is out was submitted.
+    pub(crate) fn youngest_ns(&self) -> Option<u64> {
+        self.slots
+            .get(usize::from(self.youngest))
+            .map(|slot| slot.submitted_ns)
+    }
+
+    /// What the command took whose completion was taken last, if there was one since this was asked.
+    #[inline]
+    pub(crate) fn take_latency(&mut self) -> Option<u64> {
+        self.last_took_ns.take()
     }
 
     /// Sets a slot aside for a command; `None` while as many are out as can be.
@@ -373,11 +389,13 @@ impl<T> QueuePair<T> {
             // Of no use to this driver, which counts slots; but a device that writes it is not well.
             self.recorder.rejected(Rejected::BadSqhd);
         }
+        let took_ns = now_ns.saturating_sub(submitted_ns);
+        self.last_took_ns = Some(took_ns);
         self.recorder.completed(
             accounting.op,
             accounting.namespace,
             accounting.bytes,
-            now_ns.saturating_sub(submitted_ns),
+            took_ns,
             submitted_ns.saturating_sub(accounting.arrived_ns),
             entry.status(),
         );

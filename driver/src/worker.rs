@@ -367,6 +367,8 @@ pub(crate) struct Worker {
     version: u64,
     order: Order,
     timed_out: bool,
+    /// The time of the last turn: the clock's last reading in it, but for that before the doorbell.
+    turned_ns: u64,
 }
 
 impl Worker {
@@ -387,6 +389,7 @@ impl Worker {
             loads: Vec::new(),
             order: Order::Run,
             timed_out: false,
+            turned_ns: 0,
         }
     }
 
@@ -401,6 +404,7 @@ impl Worker {
         // In this order: a completion that came after the clock was read would seem to have come before.
         let seen = self.order < Order::Hold && self.queue.has_completion();
         let now_ns = clock.now_ns();
+        self.turned_ns = now_ns;
         if self.order >= Order::Hold {
             return self.held(now_ns);
         }

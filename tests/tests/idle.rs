@@ -48,7 +48,7 @@ fn who_has_nothing_to_do_sleeps() {
             "size=1MiB,queues=4",
             &Config {
                 num_queues: 4,
-                polling,
+                polling: polling.into(),
                 ..Config::default()
             },
         )

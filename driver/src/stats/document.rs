@@ -29,12 +29,15 @@ fn features() -> Vec<String> {
         .collect()
 }
 
-pub(crate) fn render(driver: &Inner, histograms: bool) -> StatsDocument {
-    let mode = match driver.mode {
+fn mode_of(mode: PollingMode) -> QueueMode {
+    match mode {
         PollingMode::Interrupt => QueueMode::Interrupt,
         PollingMode::Polling => QueueMode::Polling,
         PollingMode::Adaptive => QueueMode::Adaptive,
-    };
+    }
+}
+
+pub(crate) fn render(driver: &Inner, histograms: bool) -> StatsDocument {
     let begun_ns = driver.clock.now_ns();
     let mut admin = driver.admin.stats.take(histograms);
     let mut io: Vec<QueueSnapshot> = driver
@@ -65,7 +68,7 @@ pub(crate) fn render(driver: &Inner, histograms: bool) -> StatsDocument {
         depth: queue.entries,
         cpu: queue.cpu,
         vector: Some(queue.vector),
-        mode,
+        mode: mode_of(queue.mode),
         consistent: consistent(snapshot),
         counters: counters(snapshot, queue.waiting(), done_ns, histograms),
     }));

@@ -6,10 +6,16 @@ use super::{Order, Turn, Worker};
 use crate::backend::Waiter;
 use crate::clock::Clock;
 use crate::config::PollingMode;
+use crate::io_queue::IoQueue;
+
+use pace::Pace;
+
+mod pace;
 
 /// How long an adaptive worker looks for work of any kind before it sleeps.
 const IDLE_SPIN_NS: u64 = 20_000;
-/// How long it looks while commands are out: past the latency of a flash read, after which it sleeps until the interrupt.
+/// How far away a completion may be that it looks for while commands are out, instead of sleeping until the interrupt: past
+/// the latency of a flash read. It looks no longer than that for one that is late, either.
 const SPIN_NS: u64 = 200_000;
 /// A worker that has looked in vain for this long lets others run between its looks.
 const YIELD_AFTER_NS: u64 = 10_000;
@@ -44,6 +50,7 @@ pub(crate) fn run(
     crate::cpu::sharpen_timers();
     let mut worked_ns = clock.now_ns();
     let mut collected_ns = worked_ns;
+    let mut pace = Pace::default();
     let mut slept = false;
     loop {
         let turn = worker.turn(clock);
@@ -56,20 +63,25 @@ pub(crate) fn run(
         }
         match turn {
             Turn::Worked => {
-                worked_ns = clock.now_ns();
+                worked_ns = worker.turned_ns;
+                if let Some(latency_ns) = worker.queue.take_latency() {
+                    pace.took(latency_ns);
+                }
                 collect(&worker, &mut *waiter, worked_ns, &mut collected_ns);
             }
             Turn::Ended => return,
             Turn::TimedOut => on_timeout(worker.queue.qid()),
             Turn::Idle { until_ns } => {
-                let now_ns = clock.now_ns();
+                // The turn's own: it had nothing to do, which takes no time that matters here.
+                let now_ns = worker.turned_ns;
                 let idle_ns = now_ns.saturating_sub(worked_ns);
                 let commands = worker.queue.commands();
                 let commands_out = commands > 0;
                 if collect(&worker, &mut *waiter, now_ns, &mut collected_ns) {
                     continue;
                 }
-                if waiting.spins(commands, idle_ns) {
+                let is_expected = |limit_ns| pace.expects_of(&worker.queue, now_ns, limit_ns);
+                if waiting.spins(commands, idle_ns, is_expected) {
                     if waiting.yields(commands, idle_ns) {
                         std::thread::yield_now();
                     }
@@ -87,6 +99,7 @@ pub(crate) fn run(
                     std::hint::spin_loop();
                     continue;
                 }
+                let now_ns = clock.now_ns();
                 // What came while it was awake has been dealt with.
                 let fired = waiter.take_interrupts();
                 if fired > 0 {
@@ -134,23 +147,38 @@ fn collect(worker: &Worker, waiter: &mut dyn Waiter, now_ns: u64, collected_ns: 
     true
 }
 
-impl Waiting {
-    /// Whether a worker that has had nothing to do for `idle_ns` looks again at once.
+impl Pace {
+    /// Whether the oldest or the youngest command of `queue` that is out is expected so soon; those between them are not
+    /// looked at. The oldest alone would not do: it may be one that takes long, with short ones behind it.
     #[inline]
-    fn spins(&self, commands: usize, idle_ns: u64) -> bool {
+    fn expects_of<T>(&self, queue: &IoQueue<T>, now_ns: u64, limit_ns: u64) -> bool {
+        [queue.oldest_ns(), queue.youngest_ns()]
+            .into_iter()
+            .flatten()
+            .any(|handed_ns| self.expects(handed_ns, now_ns, limit_ns))
+    }
+}
+
+impl Waiting {
+    /// Whether a worker that has had nothing to do for `idle_ns` looks again at once. `is_expected` says whether one of its
+    /// commands is to complete within a time.
+    #[inline]
+    fn spins(&self, commands: usize, idle_ns: u64, is_expected: impl FnOnce(u64) -> bool) -> bool {
         if !self.may_spin {
             return match self.mode {
                 PollingMode::Interrupt => false,
                 // Where a sleep is no shorter than a time slice, others run between two looks instead.
                 PollingMode::Polling => commands > 0 && self.spins_for_one && self.is_sleepless(),
-                PollingMode::Adaptive => commands == 1 && self.spins_for_one && idle_ns < LONE_SPIN_NS,
+                PollingMode::Adaptive => {
+                    commands == 1 && self.spins_for_one && idle_ns < LONE_SPIN_NS && is_expected(LONE_SPIN_NS)
+                }
             };
         }
         match (self.mode, commands > 0) {
             (PollingMode::Interrupt, _) => false,
             (PollingMode::Polling, true) => self.is_sleepless(),
             (PollingMode::Polling, false) | (PollingMode::Adaptive, false) => idle_ns < IDLE_SPIN_NS,
-            (PollingMode::Adaptive, true) => idle_ns < SPIN_NS,
+            (PollingMode::Adaptive, true) => is_expected(SPIN_NS),
         }
     }
 

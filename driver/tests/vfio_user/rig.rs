@@ -171,7 +171,7 @@ impl Client {
         let clock = Clock::system();
         let backend = VfioUserBackend::connect(socket).unwrap();
         let config = Config {
-            polling,
+            polling: polling.into(),
             num_queues: queues,
             scheduler: SchedulerKind::RoundRobin,
             ..Config::default()

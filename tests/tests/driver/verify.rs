@@ -252,7 +252,7 @@ fn data_is_what_was_written_on_several_namespaces_with_short_queues() {
     verify(&Run {
         spec: "size=1MiB,namespaces=3,lba=512/4096/512,mdts=8KiB,depth=4,seed=3",
         config: config(|config| {
-            config.polling = PollingMode::Interrupt;
+            config.polling = PollingMode::Interrupt.into();
             config.scheduler = SchedulerKind::RoundRobin;
         }),
         seed: 3,
@@ -268,7 +268,7 @@ fn data_is_what_was_written_without_a_limit_of_the_controller() {
     verify(&Run {
         spec: "size=8MiB,lba=4096,mdts=none,channels=4,latency=lognormal:20us:0.5,seed=4",
         config: config(|config| {
-            config.polling = PollingMode::Polling;
+            config.polling = PollingMode::Polling.into();
             config.scheduler = SchedulerKind::None;
         }),
         seed: 4,

@@ -80,7 +80,7 @@ fn idle_costs_nothing() {
         PollingMode::Polling,
     ] {
         let config = Config {
-            polling,
+            polling: polling.into(),
             ..Config::default()
         };
         let rig = Rig::with("size=1MiB", &config);

@@ -47,10 +47,11 @@ impl Waiter for Full {
     }
 }
 
-/// Looks at the descriptor; its turns are long where there is nothing.
+/// Looks at the descriptor. Where there is nothing its turn is long, once, and it wants another one.
 struct Looks {
     watched: Arc<Watched>,
     clock: ManualClock,
+    was_long: bool,
     found: Arc<AtomicUsize>,
 }
 
@@ -58,8 +59,11 @@ impl Load for Looks {
     fn turn(&mut self, now_ns: u64, _port: &mut LoadPort<'_>) -> LoadState {
         if self.watched.take() {
             self.found.fetch_add(1, Ordering::Relaxed);
-        } else {
+            self.was_long = false;
+        } else if !self.was_long {
             self.clock.set(now_ns + COLLECT_NS);
+            self.was_long = true;
+            return LoadState::WaitUntil(now_ns);
         }
         LoadState::Running
     }
@@ -84,6 +88,7 @@ fn nothing_that_was_collected_is_slept_on() {
     shared.attach(Box::new(Looks {
         watched: Arc::clone(&watched),
         clock: manual.clone(),
+        was_long: false,
         found: Arc::clone(&found),
     }));
     let waiter = Full {
@@ -122,4 +127,28 @@ fn others_run_between_looks_unless_the_device_is_all_that_is_waited_for() {
     assert!(!spins(true, false).yields(1, soon_ns));
     // On the only CPU whoever polls lets others run at once.
     assert!(spins(false, true).yields(1, 0));
+}
+
+#[test]
+fn an_adaptive_worker_looks_for_what_is_expected_and_sleeps_on_what_is_not() {
+    let adaptive = |may_spin, spins_for_one| Waiting {
+        mode: PollingMode::Adaptive,
+        poll_interval_ns: 0,
+        may_spin,
+        spins_for_one,
+        shortest_sleep_ns: 1,
+    };
+    let within = |left_ns: u64| move |limit_ns: u64| left_ns <= limit_ns;
+    let two_cpus = adaptive(true, false);
+    assert!(two_cpus.spins(3, 0, within(SPIN_NS)));
+    assert!(!two_cpus.spins(3, 0, within(SPIN_NS + 1)));
+    // Nothing is out: for a moment, whatever was expected.
+    assert!(two_cpus.spins(0, IDLE_SPIN_NS - 1, within(u64::MAX)));
+    assert!(!two_cpus.spins(0, IDLE_SPIN_NS, within(0)));
+    // On the only CPU, for one command of a device that needs none.
+    let one_cpu = adaptive(false, true);
+    assert!(one_cpu.spins(1, 0, within(LONE_SPIN_NS)));
+    assert!(!one_cpu.spins(1, 0, within(LONE_SPIN_NS + 1)));
+    assert!(!one_cpu.spins(2, 0, within(0)));
+    assert!(!adaptive(false, false).spins(1, 0, within(0)));
 }
