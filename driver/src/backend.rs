@@ -42,6 +42,22 @@ pub unsafe trait Backend: Send + Sync {
         "msix"
     }
 
+    /// The NUMA node that the device is near to, where the system says; `None` is one node, or nobody knows. Memory of
+    /// [`Backend::allocate`] is taken from there as far as it has some: on Linux with VFIO. Elsewhere nothing is known of
+    /// nodes, and all this is nothing.
+    fn numa_node(&self) -> Option<u32> {
+        None
+    }
+
+    /// For as long as what this returns is there, memory of the heap that the calling thread is the first to touch is taken
+    /// from near the device.
+    fn near(&self) -> Option<Box<dyn std::any::Any>> {
+        None
+    }
+
+    /// Has the calling thread, a worker, take its memory from near the device for good, and prefer CPUs there.
+    fn settle_thread(&self) {}
+
     /// Reads a 32-bit register of BAR0 at `offset` bytes. A controller that is gone reads all ones.
     fn read32(&self, offset: usize) -> u32;
     /// Reads a 64-bit register, as two halves, the lower one first.

@@ -71,6 +71,8 @@ pub struct Identity {
     pub pci: Option<String>,
     /// How interrupts come: `msix`, ...
     pub irq_mode: &'static str,
+    /// The NUMA node that the controller is near to; `None` is one node, or nobody knows.
+    pub numa_node: Option<u32>,
     /// PCI vendor id (VID).
     pub vendor_id: u16,
     /// Serial number (SN), printable.
@@ -100,6 +102,7 @@ impl Identity {
             emulated: backend.name() == "emulated",
             pci: backend.pci(),
             irq_mode: backend.irq_mode(),
+            numa_node: backend.numa_node(),
             vendor_id: 0,
             serial: String::new(),
             model: String::new(),
@@ -331,6 +334,8 @@ impl Controller {
 
     /// Takes an I/O queue pair; `T` comes back with each answer.
     pub fn take_queue<T>(&mut self) -> Option<IoQueue<T>> {
+        // Slots are of the heap, and touched here first.
+        let _near = self.backend.near();
         self.queues.pop_front().map(|queue| IoQueue::new(queue.parts))
     }
 

@@ -205,8 +205,9 @@ impl Driver {
                     ..waiting
                 };
                 let thread = std::thread::Builder::new().name(name).spawn(move || {
-                    if let Some(cpu) = cpu {
-                        backend.pin_thread(cpu);
+                    match cpu {
+                        Some(cpu) => backend.pin_thread(cpu),
+                        None => backend.settle_thread(),
                     }
                     // The controller keeps it; the worker has no more need of it.
                     drop(backend);

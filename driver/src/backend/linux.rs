@@ -5,9 +5,11 @@
 //! | [`waiter`] | a thread's sleep, on eventfds |
 //! | [`memory`] | one arena of memory for DMA, in memfds |
 //! | [`bar`] | registers, mapped or not, and doorbells |
+//! | [`numa`] | memory and threads near a device |
 //!
-//! Calls of the system are rustix's.
+//! Calls of the system are rustix's, but for those of NUMA, which it does not have.
 
 pub mod bar;
 pub mod memory;
+pub mod numa;
 pub mod waiter;

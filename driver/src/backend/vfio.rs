@@ -19,12 +19,14 @@
 //! The kernel resets a function when it is opened and when it is closed, if that can be done. Here it is reset before it
 //! is closed, since a mapping of its BAR may keep it open.
 
+use std::any::Any;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use super::linux::bar::Bar;
 use super::linux::memory::{Mapper, Memory, Plan};
+use super::linux::numa;
 use super::{Backend, BackendError, Departure, Doorbell, Waiter, Windows};
 use crate::dma::Region;
 
@@ -156,6 +158,8 @@ impl VfioDevice {
 pub struct VfioBackend {
     address: PciAddress,
     numa_node: Option<u32>,
+    /// CPUs of that node.
+    cpus: Vec<u32>,
     // In this order, when it goes.
     interrupts: Interrupts,
     bar: Arc<Bar>,
@@ -179,10 +183,15 @@ impl VfioBackend {
             );
             let pagemap = Physical::new(&host.path("proc/self/pagemap"), &container)
                 .map_err(VfioError::of("opening /proc/self/pagemap"))?;
-            Memory::new(Arc::new(pagemap), Physical::plan())
+            let plan = Plan {
+                numa_node: function.numa_node,
+                ..Physical::plan()
+            };
+            Memory::new(Arc::new(pagemap), plan)
         } else {
             let plan = Plan {
                 iovas: container.iovas(),
+                numa_node: function.numa_node,
                 ..Plan::default()
             };
             Memory::new(Arc::clone(&container) as Arc<dyn Mapper>, plan)
@@ -214,16 +223,14 @@ impl VfioBackend {
         Ok(Self {
             address,
             numa_node: function.numa_node,
+            cpus: function
+                .numa_node
+                .map_or_else(Vec::new, |node| host.cpus_of_node(node)),
             interrupts,
             bar,
             function: function_file,
             memory,
         })
-    }
-
-    /// The NUMA node that the function is near to, where the machine has several.
-    pub fn numa_node(&self) -> Option<u32> {
-        self.numa_node
     }
 }
 
@@ -239,6 +246,28 @@ unsafe impl Backend for VfioBackend {
 
     fn irq_mode(&self) -> &'static str {
         self.interrupts.mode().name()
+    }
+
+    fn numa_node(&self) -> Option<u32> {
+        self.numa_node
+    }
+
+    fn near(&self) -> Option<Box<dyn Any>> {
+        let preference = numa::Preference::of(self.numa_node?)?;
+        Some(Box::new(preference))
+    }
+
+    fn settle_thread(&self) {
+        let Some(node) = self.numa_node else { return };
+        if let Some(preference) = numa::Preference::of(node) {
+            preference.keep();
+        }
+        if let Err(error) = numa::keep_to(&self.cpus) {
+            log::info!(
+                "{}: a worker runs anywhere, not near NUMA node {node}: {error}",
+                self.address
+            );
+        }
     }
 
     fn read32(&self, offset: usize) -> u32 {

@@ -446,6 +446,7 @@ pub(crate) fn identity(identify_controller: [u8; 4096], max_transfer_bytes: usiz
         emulated: true,
         pci: None,
         irq_mode: "msix",
+        numa_node: None,
         vendor_id: 0,
         serial: "SERIAL".into(),
         model: "Model".into(),

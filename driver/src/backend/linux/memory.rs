@@ -77,6 +77,8 @@ pub struct Plan {
     pub max_chunks: usize,
     /// No other pages than huge ones, since each is in one piece physically.
     pub only_huge_pages: bool,
+    /// The NUMA node that pages are to come from, where it has some.
+    pub numa_node: Option<u32>,
 }
 
 impl Default for Plan {
@@ -87,6 +89,7 @@ impl Default for Plan {
             largest_chunk_bytes: 1 << 30,
             max_chunks: 32,
             only_huge_pages: false,
+            numa_node: None,
         }
     }
 }
@@ -228,7 +231,7 @@ impl Inner {
         let after = chunks.iter().map(|part| part.chunk.end_of_iovas()).max();
         let iova = next_iova(&self.plan.iovas, after.unwrap_or(LOWEST_IOVA), len);
         let iova = iova.ok_or(BackendError::NoMemory { len_bytes: len })?;
-        Chunk::new(&self.mapper, len, iova, self.plan.only_huge_pages)
+        Chunk::new(&self.mapper, len, iova, &self.plan)
     }
 }
 

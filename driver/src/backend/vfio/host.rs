@@ -8,6 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::backend::linux::numa::cpus_in;
+
 /// The class of NVMe I/O controllers (NVMe over PCIe Transport 1.0 section 3.1.1.6: CC).
 pub const NVME_CLASS: u32 = 0x01_08_02;
 /// The kernel's driver that hands functions over to processes.
@@ -162,6 +164,12 @@ impl Host {
         })
     }
 
+    /// CPUs of a NUMA node; none where sysfs does not say.
+    pub fn cpus_of_node(&self, node: u32) -> Vec<u32> {
+        let list = text_of(&self.path(format!("sys/devices/system/node/node{node}/cpulist")));
+        list.ok().and_then(|list| cpus_in(&list)).unwrap_or_default()
+    }
+
     fn group_of(&self, dir: &Path) -> Option<Group> {
         let link = dir.join("iommu_group");
         let number = link_name(&link)?.parse().ok()?;
@@ -312,6 +320,9 @@ mod tests {
         assert!(function.is_nvme() && !function.is_bound());
         machine.write("sys/bus/pci/devices/0000:01:00.0/numa_node", "1\n");
         assert_eq!(host.function(address).unwrap().numa_node, Some(1));
+        machine.write("sys/devices/system/node/node1/cpulist", "2-3,6\n");
+        assert_eq!(host.cpus_of_node(1), [2, 3, 6]);
+        assert!(host.cpus_of_node(2).is_empty());
         assert_eq!(host.functions_in(&group), [host.function(address).unwrap()]);
         let all = host.functions();
         assert_eq!(all.len(), 2);

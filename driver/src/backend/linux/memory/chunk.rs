@@ -11,8 +11,9 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
-use super::{HUGE_PAGE_BYTES, Mapper, Piece};
+use super::{HUGE_PAGE_BYTES, Mapper, Piece, Plan};
 use crate::backend::BackendError;
+use crate::backend::linux::numa;
 
 /// A chunk. It goes from the device's side before it goes from this one.
 pub(super) struct Chunk {
@@ -34,18 +35,18 @@ impl Chunk {
         mapper: &Arc<dyn Mapper>,
         len: usize,
         iova: u64,
-        only_huge_pages: bool,
+        plan: &Plan,
     ) -> Result<Self, BackendError> {
         let no_memory = |error: Errno| {
             log::debug!("{len} bytes of memory for DMA: {error}");
             BackendError::NoMemory { len_bytes: len }
         };
-        let huge = Mapping::new(len, true);
+        let huge = Mapping::new(len, true, plan.numa_node);
         let is_huge = huge.is_ok();
         let mapping = match huge {
             Ok(mapping) => mapping,
-            Err(error) if only_huge_pages => return Err(no_memory(error)),
-            Err(_) => Mapping::new(len, false).map_err(no_memory)?,
+            Err(error) if plan.only_huge_pages => return Err(no_memory(error)),
+            Err(_) => Mapping::new(len, false, plan.numa_node).map_err(no_memory)?,
         };
         let address = mapping.address;
         let iova = mapper.map(&Piece {
@@ -111,7 +112,7 @@ struct Mapping {
 
 impl Mapping {
     /// `len` bytes at a multiple of 2 MiB, all of them there: no access to them can fail later.
-    fn new(len: usize, is_huge: bool) -> Result<Self, Errno> {
+    fn new(len: usize, is_huge: bool, numa_node: Option<u32>) -> Result<Self, Errno> {
         let pages = if is_huge {
             MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB
         } else {
@@ -131,6 +132,11 @@ impl Mapping {
         if !is_huge {
             // It says no where huge pages are not configured for such files; then they are small ones.
             let _ = mapping.advise(Advice::LinuxHugepage);
+        }
+        if let Some(node) = numa_node
+            && let Err(error) = numa::place(address, len, node)
+        {
+            log::info!("memory for DMA is taken from anywhere, not from NUMA node {node}: {error}");
         }
         match mapping.advise(Advice::LinuxPopulateWrite) {
             // Linux before 5.14 does not know it.
@@ -196,4 +202,24 @@ fn map_aligned(memfd: &OwnedFd, len: usize) -> Result<NonNull<u8>, Errno> {
         unsafe { munmap(start, len)? };
     }
     NonNull::new(mapped?.cast()).ok_or(Errno::NOMEM)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel says of the policy of a mapping.
+    #[test]
+    fn pages_are_asked_for_from_the_node() {
+        let mapping = Mapping::new(HUGE_PAGE_BYTES, false, Some(0)).unwrap();
+        let Ok(maps) = std::fs::read_to_string("/proc/self/numa_maps") else {
+            eprintln!("skipped: this kernel knows no nodes");
+            return;
+        };
+        let start = format!("{:x} ", mapping.address.addr());
+        let line = maps.lines().find(|line| line.starts_with(&start)).unwrap();
+        assert!(line.contains(" prefer"), "{line}");
+        // One that is not there: the memory comes from anywhere.
+        assert!(Mapping::new(HUGE_PAGE_BYTES, false, Some(1023)).is_ok());
+    }
 }
