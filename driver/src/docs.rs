@@ -14,3 +14,6 @@ pub mod guests {}
 
 #[doc = include_str!("../docs/vfio-user.md")]
 pub mod vfio_user {}
+
+#[doc = include_str!("../docs/completion.md")]
+pub mod completion {}
