@@ -172,6 +172,14 @@ impl<T> IoQueue<T> {
         self.namespaces = places;
     }
 
+    /// The block size, as the exponent of a power of two, and the size in bytes of a namespace that can be used.
+    #[inline]
+    pub(crate) fn shape_of(&self, nsid: u32) -> Option<(u32, u64)> {
+        let namespace = self.namespaces.iter().find(|namespace| namespace.nsid == nsid)?;
+        let shape = (namespace.lba_shift, namespace.blocks << namespace.lba_shift);
+        namespace.is_usable().then_some(shape)
+    }
+
     /// The queue's number.
     pub fn qid(&self) -> u16 {
         self.pair.qid()

@@ -56,6 +56,11 @@ pub trait Load: Send {
     /// At the end of each turn of the worker, also of one in which loads have none: all of them have had theirs, and
     /// nothing more is answered before the next one.
     fn turned(&mut self) {}
+    /// The worker is about to sleep, and has said so to those who would wake it: the last moment to tell those who would
+    /// have to [nudge](crate::Driver::nudge) it. Whether it may; if not it turns once more.
+    fn sleeps(&mut self) -> bool {
+        true
+    }
     /// One answer; may submit again at once.
     fn finished(&mut self, done: Finished<u64>, port: &mut LoadPort<'_>);
     /// The driver stops ([`IoError::Stopped`]) or has lost the device ([`IoError::Lost`]). All requests have been
@@ -68,6 +73,8 @@ pub trait Load: Send {
 pub enum LoadState {
     /// It goes on as its answers come.
     Running,
+    /// As `Running`, and it has done something in this turn: the worker looks for more before it sleeps.
+    Worked,
     /// As `Running`, and it wants a turn at this time at the latest.
     WaitUntil(u64),
     /// It is over. If answers are outstanding they are still given.
@@ -140,6 +147,19 @@ impl LoadPort<'_> {
                 Err((request.map(tag_of), why))
             }
         }
+    }
+
+    /// Requests that [`LoadPort::submit`] still takes.
+    #[inline]
+    pub fn room(&self) -> usize {
+        self.queue.room()
+    }
+
+    /// The block size (a power of two, the number of its zeroes) and the size in bytes of a namespace that can be used, as
+    /// requests are checked against in this turn.
+    #[inline]
+    pub fn shape_of(&self, nsid: u32) -> Option<(u32, u64)> {
+        self.queue.shape_of(nsid)
     }
 
     /// The time of this turn.
@@ -423,7 +443,8 @@ impl Worker {
         if self.order == Order::Run {
             self.take_loads();
         }
-        let until_ns = self.turn_loads(now_ns);
+        let (until_ns, loads_worked) = self.turn_loads(now_ns);
+        worked |= loads_worked;
         worked |= self.release(now_ns);
         if self.queue.has_batch() {
             worked = true;
@@ -595,10 +616,11 @@ impl Worker {
         }
     }
 
-    /// Gives each load its turn; returns when the first of them wants another.
+    /// Gives each load its turn; returns when the first of them wants another, and whether one of them has done something.
     #[inline]
-    fn turn_loads(&mut self, now_ns: u64) -> Option<u64> {
+    fn turn_loads(&mut self, now_ns: u64) -> (Option<u64>, bool) {
         let mut until_ns: Option<u64> = None;
+        let mut worked = false;
         for (load, place) in self.loads.iter_mut().enumerate() {
             let Some(active) = place else { continue };
             if active.state != LoadState::Done && self.order == Order::Run {
@@ -614,6 +636,7 @@ impl Worker {
             }
             match active.state {
                 LoadState::Done if active.outstanding == 0 => *place = None,
+                LoadState::Worked => worked = true,
                 LoadState::WaitUntil(at_ns) if self.order == Order::Run => {
                     until_ns = Some(until_ns.map_or(at_ns, |until| until.min(at_ns)))
                 }
@@ -623,8 +646,18 @@ impl Worker {
         for active in self.loads.iter_mut().flatten() {
             active.load.turned();
         }
-        until_ns
+        (until_ns, worked)
     }
+}
+
+/// Tells all loads that the worker is about to sleep; whether it may.
+fn loads_sleep(loads: &mut [Option<ActiveLoad>]) -> bool {
+    let mut may = true;
+    for active in loads.iter_mut().flatten() {
+        // Each of them, also behind one that says no.
+        may &= active.state == LoadState::Done || active.load.sleeps();
+    }
+    may
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Order, Turn, Worker};
+use super::{Order, Turn, Worker, loads_sleep};
 use crate::backend::Waiter;
 use crate::clock::Clock;
 use crate::config::PollingMode;
@@ -116,10 +116,15 @@ pub(crate) fn run(
                 }
                 let polls = waiting.mode == PollingMode::Polling;
                 let Worker {
-                    queue, shared, order, ..
-                } = &worker;
+                    queue,
+                    shared,
+                    order,
+                    loads,
+                    ..
+                } = &mut worker;
                 waiter.wait(timeout, &mut || {
-                    shared.has_news(*order, queue.room() > 0)
+                    (*order == Order::Run && !loads_sleep(loads))
+                        || shared.has_news(*order, queue.room() > 0)
                         || queue.recorder().copy_asked()
                         || (!polls && *order < Order::Hold && queue.has_completion())
                 });

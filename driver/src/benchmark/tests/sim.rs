@@ -110,7 +110,7 @@ impl<F: FnMut(u64) -> Fate> Sim<F> {
             let due_ns = self.out.first_key_value().map(|((due_ns, _), _)| *due_ns);
             let until_ns = match state {
                 LoadState::Done => return self.now_ns,
-                LoadState::Running => due_ns.unwrap_or(self.now_ns + 1),
+                LoadState::Running | LoadState::Worked => due_ns.unwrap_or(self.now_ns + 1),
                 LoadState::WaitUntil(at_ns) => due_ns.unwrap_or(u64::MAX).min(at_ns),
             };
             assert!(until_ns < u64::MAX, "nothing will ever happen again");
