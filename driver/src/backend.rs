@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::dma::Region;
+use crate::dma::{Region, Registration, SharedMemory};
 
 pub mod emulated;
 #[cfg(target_os = "linux")]
@@ -27,7 +27,9 @@ pub mod vfio_user;
 ///
 /// # Safety
 /// [`Backend::allocate`] must give each byte to one region only, for as long as that region or a clone of it is alive.
-/// When [`Windows::unmap`] has returned, the device must not reach the memory through that window.
+/// When [`Windows::unmap`] has returned, the device must not reach the memory through that window. When a lease of
+/// [`Backend::register`] has gone, the device must not reach that memory any more, or the memory must stay mapped for ever;
+/// and until then it must stay mapped.
 pub unsafe trait Backend: Send + Sync {
     /// `emulated`, `vfio`, `redox`, ...
     fn name(&self) -> &'static str;
@@ -109,6 +111,16 @@ pub unsafe trait Backend: Send + Sync {
     /// (without the feature `zero-copy`, none can) and data goes through bounce pages.
     fn windows(&self, _qid: u16, _slots: usize, _page_bytes: usize) -> Option<Box<dyn Windows>> {
         None
+    }
+
+    /// Tells the device of memory that is shared with a client, all of it, so that commands may name it until the answer's
+    /// lease is dropped. The device writes there whatever the client does with it meanwhile.
+    ///
+    /// # Errors
+    /// Why it cannot be told, in words; data then goes through pages of the driver's own.
+    fn register(&self, memory: &Arc<SharedMemory>) -> Result<Registration, BackendError> {
+        let what = format!("the backend {} does not do that with {memory:?}", self.name());
+        Err(BackendError::System(what))
     }
 
     /// The last resort against a controller that will not be disabled: keeps it from reaching memory by other means

@@ -17,11 +17,17 @@ pub(crate) mod arena;
     reason = "pages by numbers of the pool's own, several times per command"
 )]
 pub(crate) mod pages;
+pub(crate) mod registered;
 pub(crate) mod runs;
+pub(crate) mod shared;
 
 use crate::backend::{Mapping, MemoryOf, Windows};
 use crate::passthrough::Passthrough;
 use arena::Arena;
+
+pub(crate) use registered::Held;
+pub use registered::{Places, RegisteredBuffer, RegisteredMemory, Registration};
+pub use shared::SharedMemory;
 
 /// A piece of memory that the device reaches by DMA at [`Region::iova`].
 ///
@@ -400,6 +406,9 @@ pub enum Buffer {
     /// A client's memory for the time of its call. Copied only where the backend cannot map it, as for
     /// [`Buffer::Heap`]. It shows no slice.
     Lent(Lent),
+    /// A part of memory that was [registered](crate::Driver::register). Copied only where the backend could not tell its
+    /// device of it, if zero copy is off, or if it does not start at a multiple of 4 bytes. It shows no slice.
+    Registered(RegisteredBuffer),
     /// A client's own command with its data, for [`Op::Passthrough`](crate::Op::Passthrough). Always copied.
     Passthrough(Box<Passthrough>),
 }
@@ -410,20 +419,20 @@ impl Buffer {
         Self::Heap { bytes, offset: 0 }
     }
 
-    /// The data; nothing if it is [`Buffer::Lent`].
+    /// The data; nothing if it is [`Buffer::Lent`] or [`Buffer::Registered`].
     pub fn as_slice(&self) -> &[u8] {
         match self {
-            Self::None | Self::Lent(_) => &[],
+            Self::None | Self::Lent(_) | Self::Registered(_) => &[],
             Self::Dma(buffer) => buffer,
             Self::Heap { bytes, offset } => bytes.get(*offset..).unwrap_or(&[]),
             Self::Passthrough(command) => &command.data,
         }
     }
 
-    /// The data; nothing if it is [`Buffer::Lent`].
+    /// The data; nothing if it is [`Buffer::Lent`] or [`Buffer::Registered`].
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         match self {
-            Self::None | Self::Lent(_) => &mut [],
+            Self::None | Self::Lent(_) | Self::Registered(_) => &mut [],
             Self::Dma(buffer) => buffer,
             Self::Heap { bytes, offset } => bytes.get_mut(*offset..).unwrap_or(&mut []),
             Self::Passthrough(command) => &mut command.data,
@@ -437,6 +446,7 @@ impl Buffer {
                 // SAFETY: inside the memory, as checked, and valid by the contract of `Lent::new`.
                 unsafe { region.copy_in_raw(offset, lent.start.as_ptr().add(range.start), range.len()) }
             }
+            Self::Registered(buffer) => buffer.copy_to_region(range, region, offset),
             _ => {
                 if let Some(from) = self.as_slice().get(range) {
                     region.copy_in(offset, from);
@@ -452,6 +462,7 @@ impl Buffer {
                 // SAFETY: as for `copy_to`.
                 unsafe { region.copy_out_raw(offset, lent.start.as_ptr().add(range.start), range.len()) }
             }
+            Self::Registered(buffer) => buffer.copy_from_region(range, region, offset),
             _ => {
                 if let Some(into) = self.as_mut_slice().get_mut(range) {
                     region.copy_out(offset, into);
@@ -467,6 +478,7 @@ impl Buffer {
             Self::Dma(buffer) => buffer.len,
             Self::Heap { bytes, offset } => bytes.len().saturating_sub(*offset),
             Self::Lent(lent) => lent.len,
+            Self::Registered(buffer) => buffer.len(),
             Self::Passthrough(command) => command.data.len(),
         }
     }

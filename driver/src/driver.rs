@@ -15,8 +15,8 @@ use crate::backlog::Item;
 use crate::clock::Clock;
 use crate::config::{PollingMode, SchedulerKind};
 use crate::controller::{Controller, Identity};
-use crate::dma::DmaBuffer;
 use crate::dma::arena::Arena;
+use crate::dma::{DmaBuffer, Held, RegisteredMemory, SharedMemory};
 use crate::error::Error;
 use crate::events::EventLog;
 use crate::io_scheduler::IoScheduler;
@@ -387,6 +387,18 @@ impl Driver {
     /// No memory, or more than the backend gives in one piece (4 MiB on most).
     pub fn allocate(&self, len_bytes: usize) -> Result<DmaBuffer, Error> {
         Ok(self.0.arena.allocate(len_bytes)?)
+    }
+
+    /// Tells the controller of memory that is shared with others, so that data moves straight there
+    /// ([`Buffer::Registered`](crate::Buffer::Registered)). Where the backend cannot do that it is copied, and counted so. May
+    /// take milliseconds.
+    pub fn register(&self, memory: &Arc<SharedMemory>) -> Arc<RegisteredMemory> {
+        self.register_with(Arc::clone(memory), Box::new(()))
+    }
+
+    /// The same; `held` goes with the memory.
+    pub(crate) fn register_with(&self, memory: Arc<SharedMemory>, held: Held) -> Arc<RegisteredMemory> {
+        Arc::new(RegisteredMemory::new(memory, &self.0.arena, held))
     }
 
     /// Hands a request over to the queue that the scheduler chooses. Never waits; the request is answered exactly

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! region n    BASE + n * 16 MiB, at most 4 MiB long: an overrun hits a hole, not its neighbour
+//! registered  bit 44, then 1 GiB for each piece of clients' memory
 //! window      bit 46, then 10 bits of queue, 12 bits of slot, 23 bits of offset
 //! ```
 
@@ -19,7 +20,9 @@ use nvme_emulator::{Config, DmaFault, Doze, Emulator, HostMemory, Interrupts, Ru
 
 use super::{Backend, BackendError, Doorbell, DoorbellKind, Waiter, Waker};
 use crate::clock::Clock;
-use crate::dma::Region;
+use crate::dma::{Region, Registration, SharedMemory};
+
+mod registered;
 
 #[cfg(feature = "zero-copy")]
 mod windows;
@@ -77,8 +80,8 @@ impl EmulatedBackend {
     }
 }
 
-// SAFETY: every region is a block of its own, which the table keeps for ever; a window is closed under the lock that
-// the device holds while it copies.
+// SAFETY: every region is a block of its own, which the table keeps for ever; a window is closed, and registered memory taken
+// back, under the lock that the device holds while it copies.
 unsafe impl Backend for EmulatedBackend {
     fn name(&self) -> &'static str {
         "emulated"
@@ -138,6 +141,10 @@ unsafe impl Backend for EmulatedBackend {
             .unwrap_or_else(PoisonError::into_inner)
             .push(Arc::clone(&bell));
         Ok(Box::new(EmulatedWaiter { bell, seen: 0 }))
+    }
+
+    fn register(&self, memory: &Arc<SharedMemory>) -> Result<Registration, BackendError> {
+        self.memory.register(memory)
     }
 
     #[cfg(feature = "zero-copy")]
@@ -203,6 +210,7 @@ struct Memory {
     allocated: AtomicU32,
     #[cfg(feature = "zero-copy")]
     windows: windows::Table,
+    registered: registered::Table,
 }
 
 /// Zeroed memory, aligned to its size up to a huge page.
@@ -240,6 +248,28 @@ impl Drop for Block {
     }
 }
 
+/// Memory of others, for as long as the device may reach it.
+struct Open {
+    memory: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: whoever opens it makes the bytes valid while it is open, for any thread.
+unsafe impl Send for Open {}
+// SAFETY: as above.
+unsafe impl Sync for Open {}
+
+impl Open {
+    /// The `len` bytes at `offset`; `None` unless all of them are in it.
+    fn at(&self, offset: usize, len: usize) -> Option<*mut u8> {
+        if offset > self.len || len > self.len - offset {
+            return None;
+        }
+        // SAFETY: inside the memory, as checked.
+        Some(unsafe { self.memory.add(offset) }.as_ptr())
+    }
+}
+
 impl Memory {
     fn new() -> Self {
         Self {
@@ -247,6 +277,7 @@ impl Memory {
             allocated: AtomicU32::new(0),
             #[cfg(feature = "zero-copy")]
             windows: windows::Table::new(),
+            registered: registered::Table::new(),
         }
     }
 
@@ -282,6 +313,9 @@ impl Memory {
         #[cfg(feature = "zero-copy")]
         if address >= windows::BASE {
             return self.windows.with(address, len, access);
+        }
+        if address >= registered::BASE {
+            return self.registered.with(address, len, access);
         }
         let number = address.checked_sub(REGION_BASE).ok_or(fault)? >> REGION_SHIFT;
         let offset = (address & ((1 << REGION_SHIFT) - 1)) as usize;

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use super::{Backend, BackendError, Doorbell, Waiter};
 use crate::clock::Clock;
-use crate::dma::Region;
+use crate::dma::{Region, Registration, SharedMemory};
 use crate::redox::{Descriptor, Failure, System};
 
 mod bar;
@@ -202,6 +202,10 @@ unsafe impl Backend for RedoxBackend {
         let waiter = RedoxWaiter::new(&self.system, interrupt, self.clock.clone())
             .map_err(|failure| BackendError::System(failure.to_string()))?;
         Ok(Box::new(waiter))
+    }
+
+    fn register(&self, memory: &Arc<SharedMemory>) -> Result<Registration, BackendError> {
+        self.memory.register(memory)
     }
 
     #[cfg(feature = "zero-copy")]

@@ -28,7 +28,7 @@ use super::linux::bar::Bar;
 use super::linux::memory::{Mapper, Memory, Plan};
 use super::linux::numa;
 use super::{Backend, BackendError, Departure, Doorbell, Waiter, Windows};
-use crate::dma::Region;
+use crate::dma::{Region, Registration, SharedMemory};
 
 mod chain;
 mod container;
@@ -299,6 +299,10 @@ unsafe impl Backend for VfioBackend {
     }
 
     /// The IOMMU's table is too slow to change for each command.
+    fn register(&self, memory: &Arc<SharedMemory>) -> Result<Registration, BackendError> {
+        self.memory.register(memory)
+    }
+
     fn windows(&self, _qid: u16, _slots: usize, _page_bytes: usize) -> Option<Box<dyn Windows>> {
         None
     }

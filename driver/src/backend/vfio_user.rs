@@ -27,7 +27,7 @@ use super::linux::bar::{Access, Area, Bar};
 use super::linux::memory::{Mapper, Memory, Piece, Plan};
 use super::linux::waiter::{LinuxWaiter, Signal};
 use super::{Backend, BackendError, Departure, Doorbell, Waiter, Windows};
-use crate::dma::Region;
+use crate::dma::{Region, Registration, SharedMemory};
 use crate::vfio_user::channel;
 use crate::vfio_user::function::{IRQ_MSIX, REGION_CONFIG, REGION_REGISTERS};
 use crate::vfio_user::wire::{
@@ -444,7 +444,8 @@ struct Maps(Arc<Connection>);
 
 // SAFETY: the server reaches what is in the memfd, all of which it is given; and it goes on reaching that, and nothing
 // else, whatever it was told. When the arena unmaps a chunk here, the chunk's memfd has been this chunk's alone, so
-// nothing that this process has is in it any more.
+// nothing that this process has is in it any more. A client's memory is the client's, who may find it changed by a server
+// that goes on writing; nothing else is in it.
 unsafe impl Mapper for Maps {
     fn map(&self, piece: &Piece<'_>) -> Result<u64, BackendError> {
         let map = DmaMap {
@@ -525,6 +526,10 @@ unsafe impl Backend for VfioUserBackend {
         let waiter = LinuxWaiter::new(signal, notices)
             .map_err(|error| BackendError::System(format!("an eventfd for a thread to sleep on: {error}")))?;
         Ok(Box::new(waiter))
+    }
+
+    fn register(&self, memory: &Arc<SharedMemory>) -> Result<Registration, BackendError> {
+        self.memory.register(memory)
     }
 
     fn windows(&self, _qid: u16, _slots: usize, _page_bytes: usize) -> Option<Box<dyn Windows>> {

@@ -33,6 +33,11 @@ impl Arena {
         }))
     }
 
+    /// Whose memory it is.
+    pub(super) fn backend(&self) -> &Arc<dyn Backend> {
+        &self.0.backend
+    }
+
     /// Whether this is the same arena.
     #[inline]
     pub(crate) fn is(&self, other: &Self) -> bool {

@@ -93,7 +93,18 @@ pub(super) fn attach_data<T>(
     part: &mut Part,
 ) -> Option<()> {
     let page_bytes = limits.page_bytes;
+    let mut first_offset = 0;
     let in_place = match &mut request.buffer {
+        Buffer::Registered(buffer) => {
+            let place = limits
+                .zero_copy
+                .then(|| buffer.mapping(arena, page_bytes, part.offset, part.len))
+                .flatten();
+            place.map(|place| {
+                first_offset = place.offset;
+                place.mapping
+            })
+        }
         Buffer::Dma(buffer) if buffer.belongs_to(arena) => {
             Some(Mapping::Contiguous(buffer.iova() + part.offset as u64))
         }
@@ -124,7 +135,14 @@ pub(super) fn attach_data<T>(
             if prp::list_pages(pages, page_bytes) > pool.available() {
                 return None;
             }
-            let address = |_: &PagePool, page: usize| addresses.get(page).copied().unwrap_or(0);
+            let address = |_: &PagePool, page: usize| {
+                let address = addresses.get(page).copied().unwrap_or(0);
+                if page == 0 {
+                    address + first_offset
+                } else {
+                    address
+                }
+            };
             prp::describe(entry, pages, address, pool, &mut part.pages)
         }
         None => {

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use nvme_emulator::DmaFault;
 
-use super::Memory;
+use super::{Memory, Open};
 use crate::backend::{Mapping, MemoryOf, Windows};
 
 /// From this address on.
@@ -32,17 +32,6 @@ pub(super) fn open(memory: &Arc<Memory>, qid: u16, slots: usize) -> Option<Box<d
 
 /// One slot's window; `None` while it is closed.
 type Window = RwLock<Option<Open>>;
-
-/// A caller's memory behind an open window.
-struct Open {
-    memory: NonNull<u8>,
-    len: usize,
-}
-
-// SAFETY: the contract of `Windows::map` makes the bytes valid while the mapping stands, for any thread.
-unsafe impl Send for Open {}
-// SAFETY: as above.
-unsafe impl Sync for Open {}
 
 /// The windows of all queues that have any.
 pub(super) struct Table(Box<[OnceLock<Box<[Window]>>]>);
@@ -77,14 +66,10 @@ impl Table {
         // Held during the copy: whoever closes the window waits for it, so the memory cannot go away under it.
         let window = window.read().unwrap_or_else(PoisonError::into_inner);
         let mapping = window.as_ref().ok_or(fault)?;
-        let offset = offset
+        let within = offset
             .checked_sub(mapping.memory.as_ptr() as usize & PAGE_MASK)
-            .ok_or(fault)?;
-        if offset > mapping.len || len > mapping.len - offset {
-            return Err(fault);
-        }
-        // SAFETY: inside the caller's memory, as checked, which is valid while the mapping stands.
-        Ok(access(unsafe { mapping.memory.add(offset) }.as_ptr()))
+            .and_then(|offset| mapping.at(offset, len));
+        within.map(access).ok_or(fault)
     }
 }
 

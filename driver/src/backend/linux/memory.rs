@@ -8,17 +8,19 @@
 //!
 //! A device's side has room for few mappings (64 for some servers of vfio-user) and mapping is slow, so a chunk is mapped
 //! once and stays until the arena and all regions have gone. How the device is told is the backend's: [`Mapper`].
+//!
+//! Memory that is shared with clients ([`Memory::register`]) comes and goes beside the chunks, wherever addresses are free.
 
 use std::any::Any;
 use std::fmt;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::backend::BackendError;
-use crate::dma::Region;
 use crate::dma::runs::Runs;
+use crate::dma::{Places, Region, Registration, SharedMemory};
 
 mod chunk;
 #[cfg(test)]
@@ -51,14 +53,14 @@ pub unsafe trait Mapper: Send + Sync + 'static {
     fn unmap(&self, iova: u64, len_bytes: usize) -> bool;
 }
 
-/// A chunk, as a [`Mapper`] needs it.
+/// A chunk or a client's memory, as a [`Mapper`] needs it.
 #[derive(Debug)]
 pub struct Piece<'a> {
     /// The memory as a file, which cannot be made shorter or longer any more; the piece is all of it.
     pub memfd: BorrowedFd<'a>,
-    /// Where it is mapped here; a multiple of 2 MiB.
+    /// Where it is mapped here; a multiple of 2 MiB, or of 4096 if it is a client's.
     pub address: NonNull<u8>,
-    /// Its length; a multiple of 2 MiB.
+    /// Its length; a multiple of 2 MiB, or of 4096 if it is a client's.
     pub len_bytes: usize,
     /// Where it is to be for the device; a multiple of 2 MiB.
     pub iova: u64,
@@ -100,7 +102,14 @@ pub struct Memory(Arc<Inner>);
 struct Inner {
     mapper: Arc<dyn Mapper>,
     plan: Plan,
-    chunks: Mutex<Vec<Part>>,
+    chunks: Mutex<Chunks>,
+}
+
+#[derive(Default)]
+struct Chunks {
+    parts: Vec<Part>,
+    /// Addresses for the device at which clients' memory is, in no order.
+    registered: Vec<Range<u64>>,
 }
 
 /// A chunk and what of it is free.
@@ -136,15 +145,15 @@ impl Memory {
             return Err(no_memory);
         };
         let mut chunks = self.0.chunks();
-        let mut found = take(&mut chunks, len);
+        let mut found = take(&mut chunks.parts, len);
         if found.is_none() {
             let chunk = self.0.grow(&chunks, len)?;
             let free = Runs::all(chunk.len_bytes());
-            chunks.push(Part { chunk, free });
-            found = take(&mut chunks, len);
+            chunks.parts.push(Part { chunk, free });
+            found = take(&mut chunks.parts, len);
         }
         let (number, offset) = found.ok_or(no_memory.clone())?;
-        let chunk = &chunks.get(number).ok_or(no_memory)?.chunk;
+        let chunk = &chunks.parts.get(number).ok_or(no_memory)?.chunk;
         let lease = Lease {
             inner: Arc::clone(&self.0),
             number,
@@ -162,12 +171,76 @@ impl Memory {
         // dropped; chunks and runs are aligned to pages.
         Ok(unsafe { Region::new(base, iova, len, memory) })
     }
+
+    /// Lets the device reach `memory` until the answer's lease is dropped.
+    ///
+    /// # Errors
+    /// No address is free for it, or the [`Mapper`] says why not.
+    pub fn register(&self, memory: &Arc<SharedMemory>) -> Result<Registration, BackendError> {
+        let len = memory.len();
+        let no_memory = BackendError::NoMemory { len_bytes: len };
+        if self.0.plan.only_huge_pages {
+            let what = "without an IOMMU only huge pages are where the device can be told of, and a client's are not";
+            return Err(BackendError::System(what.to_owned()));
+        }
+        let address = NonNull::new(memory.at(0)).ok_or(no_memory.clone())?;
+        let taken = {
+            let mut chunks = self.0.chunks();
+            let iova = self.0.next_iova(&chunks, len).ok_or(no_memory)?;
+            let taken = iova..iova + len as u64;
+            chunks.registered.push(taken.clone());
+            taken
+        };
+        let told = self.0.mapper.map(&Piece {
+            memfd: memory.descriptor(),
+            address,
+            len_bytes: len,
+            iova: taken.start,
+        });
+        match told {
+            Ok(iova) => Ok(Registration {
+                places: Places::Contiguous(iova),
+                lease: Box::new(ClientLease {
+                    inner: Arc::clone(&self.0),
+                    memory: Some(Arc::clone(memory)),
+                    taken,
+                }),
+            }),
+            Err(error) => {
+                self.0.free_addresses(&taken);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A client's memory, mapped here for as long as the device knows of it.
+struct ClientLease {
+    inner: Arc<Inner>,
+    memory: Option<Arc<SharedMemory>>,
+    taken: Range<u64>,
+}
+
+impl Drop for ClientLease {
+    fn drop(&mut self) {
+        let memory = self.memory.take();
+        let len_bytes = memory.as_ref().map_or(0, |memory| memory.len());
+        if self.inner.mapper.unmap(self.taken.start, len_bytes) {
+            self.inner.free_addresses(&self.taken);
+        } else {
+            log::error!(
+                "{len_bytes} bytes of a client's memory cannot be taken from the device, which may still write to them; they \
+                 stay mapped until the process ends"
+            );
+            std::mem::forget(memory);
+        }
+    }
 }
 
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut list = f.debug_list();
-        for part in self.0.chunks().iter() {
+        for part in &self.0.chunks().parts {
             list.entry(&part.chunk);
         }
         list.finish()
@@ -190,26 +263,26 @@ struct Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(part) = self.inner.chunks().get_mut(self.number) {
+        if let Some(part) = self.inner.chunks().parts.get_mut(self.number) {
             part.free.give_back(self.offset, self.len);
         }
     }
 }
 
 impl Inner {
-    fn chunks(&self) -> MutexGuard<'_, Vec<Part>> {
+    fn chunks(&self) -> MutexGuard<'_, Chunks> {
         // Nothing that panics runs under the lock with the list half changed.
         self.chunks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Another chunk beside `chunks`, for `len` bytes at least.
-    fn grow(&self, chunks: &[Part], len: usize) -> Result<Chunk, BackendError> {
+    fn grow(&self, chunks: &Chunks, len: usize) -> Result<Chunk, BackendError> {
         let no_memory = BackendError::NoMemory { len_bytes: len };
-        if chunks.len() >= self.plan.max_chunks {
+        if chunks.parts.len() >= self.plan.max_chunks {
             return Err(no_memory);
         }
         let needed = len.next_multiple_of(HUGE_PAGE_BYTES);
-        let all: usize = chunks.iter().map(|part| part.chunk.len_bytes()).sum();
+        let all: usize = chunks.parts.iter().map(|part| part.chunk.len_bytes()).sum();
         let mut wanted = all
             .clamp(self.plan.first_chunk_bytes, self.plan.largest_chunk_bytes)
             .max(needed);
@@ -227,12 +300,39 @@ impl Inner {
         }
     }
 
-    fn make(&self, chunks: &[Part], len: usize) -> Result<Chunk, BackendError> {
-        let after = chunks.iter().map(|part| part.chunk.end_of_iovas()).max();
-        let iova = next_iova(&self.plan.iovas, after.unwrap_or(LOWEST_IOVA), len);
+    fn make(&self, chunks: &Chunks, len: usize) -> Result<Chunk, BackendError> {
+        let iova = self.next_iova(chunks, len);
         let iova = iova.ok_or(BackendError::NoMemory { len_bytes: len })?;
         Chunk::new(&self.mapper, len, iova, &self.plan)
     }
+
+    /// An address beside all that is taken.
+    fn next_iova(&self, chunks: &Chunks, len: usize) -> Option<u64> {
+        let parts = chunks
+            .parts
+            .iter()
+            .map(|part| part.chunk.iova()..part.chunk.end_of_iovas());
+        let mut taken: Vec<Range<u64>> = parts.chain(chunks.registered.iter().cloned()).collect();
+        taken.sort_unstable_by_key(|range| range.start);
+        free_iova(&self.plan.iovas, &taken, len)
+    }
+
+    fn free_addresses(&self, taken: &Range<u64>) {
+        self.chunks().registered.retain(|range| range != taken);
+    }
+}
+
+/// The first address at which `len` bytes fit into one of `ranges` beside all that is `taken`, which is sorted.
+fn free_iova(ranges: &[RangeInclusive<u64>], taken: &[Range<u64>], len: usize) -> Option<u64> {
+    let mut from = LOWEST_IOVA;
+    for range in taken {
+        let iova = next_iova(ranges, from, len)?;
+        if iova.saturating_add(len as u64) <= range.start {
+            return Some(iova);
+        }
+        from = from.max(range.end);
+    }
+    next_iova(ranges, from, len)
 }
 
 /// The first address from `from` on at which `len` bytes fit into one of `ranges`; a multiple of 2 MiB.

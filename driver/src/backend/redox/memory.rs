@@ -10,7 +10,7 @@ use syscall::error::{EFAULT, ENOMEM, Error, Result};
 use syscall::flag::{MapFlags, O_CLOEXEC, O_RDWR};
 
 use crate::backend::BackendError;
-use crate::dma::Region;
+use crate::dma::{Places, Region, Registration, SharedMemory};
 use crate::redox::{Descriptor, Failure, System};
 
 #[cfg(feature = "zero-copy")]
@@ -115,6 +115,26 @@ impl Memory {
             ));
         }
         Ok(first)
+    }
+
+    /// Where each page of `memory` is for the device. They stay there while they are mapped here, which is what the lease
+    /// sees to: the kernel moves no page, and gives none away that somebody has mapped.
+    ///
+    /// # Errors
+    /// The kernel does not say of each page.
+    pub fn register(&self, memory: &Arc<SharedMemory>) -> std::result::Result<Registration, BackendError> {
+        let pages = (0..memory.len()).step_by(PAGE_BYTES).map(|offset| {
+            let address = memory.at(offset) as usize;
+            self.translation.translate(address).map_err(|error| {
+                BackendError::System(format!(
+                    "where the page at {address:#x} is for the device: {error}"
+                ))
+            })
+        });
+        Ok(Registration {
+            places: Places::Pages(pages.collect::<std::result::Result<_, _>>()?),
+            lease: Box::new(Arc::clone(memory)),
+        })
     }
 
     /// Windows on clients' memory for one queue; `None` if the controller's pages are not the kernel's.

@@ -29,8 +29,8 @@ impl Table {
 // SAFETY: there is no device.
 unsafe impl Mapper for Table {
     fn map(&self, piece: &Piece<'_>) -> Result<u64, BackendError> {
-        assert!((piece.address.as_ptr() as usize).is_multiple_of(HUGE_PAGE_BYTES));
-        assert!(piece.len_bytes.is_multiple_of(HUGE_PAGE_BYTES) && piece.iova.is_multiple_of(2 << 20));
+        assert!((piece.address.as_ptr() as usize).is_multiple_of(PAGE_BYTES));
+        assert!(piece.len_bytes.is_multiple_of(PAGE_BYTES) && piece.iova.is_multiple_of(2 << 20));
         let file_bytes = rustix::fs::fstat(piece.memfd).unwrap().st_size;
         assert_eq!(file_bytes as usize, piece.len_bytes);
         rustix::fs::ftruncate(piece.memfd, 0).expect_err("it is sealed");
@@ -145,7 +145,9 @@ fn addresses_for_the_device_are_in_the_ranges_that_it_has() {
     let regions: Vec<_> = (0..4).map(|_| memory.allocate(4 << 20).unwrap()).collect();
     let iovas: Vec<_> = table.mapped().into_iter().map(|(iova, _)| iova).collect();
     assert_eq!(iovas, [0x20_0000, 0x60_0000, 0xA0_0000, 0x4000_0000]);
-    assert!(memory.allocate(1).is_err());
+    assert!(memory.allocate(4 << 20).is_err());
+    // A smaller chunk still fits between the ranges' ends.
+    assert_eq!(memory.allocate(1).unwrap().iova(), 0xE0_0000);
     drop(regions);
 }
 
@@ -203,10 +205,108 @@ proptest! {
             }
         }
         live.clear();
-        for part in memory.0.chunks().iter() {
+        for part in &memory.0.chunks().parts {
             prop_assert_eq!(&part.free, &Runs::all(part.chunk.len_bytes()));
         }
         drop(memory);
         prop_assert!(table.mapped().is_empty());
+    }
+}
+
+fn shared(len_bytes: usize) -> Arc<SharedMemory> {
+    Arc::new(SharedMemory::create(len_bytes).unwrap())
+}
+
+fn place_of(registration: &Registration) -> u64 {
+    match registration.places {
+        Places::Contiguous(iova) => iova,
+        Places::Pages(_) => panic!("an IOMMU makes one piece of it"),
+    }
+}
+
+#[test]
+fn a_clients_memory_is_mapped_beside_chunks_until_its_lease_goes() {
+    let table = Table::new(usize::MAX);
+    let memory = Memory::new(Arc::clone(&table) as Arc<dyn Mapper>, small_plan());
+    let ours = memory.allocate(4096).unwrap();
+    let (first, second) = (shared(5 * 4096), shared(4096));
+    let (one, other) = (
+        memory.register(&first).unwrap(),
+        memory.register(&second).unwrap(),
+    );
+    let (at_one, at_other) = (place_of(&one), place_of(&other));
+    assert_eq!(
+        table.mapped(),
+        [(2 << 20, 4 << 20), (at_one, 5 * 4096), (at_other, 4096)],
+        "in order of addresses, which do not overlap"
+    );
+    // What comes next is put behind them; what goes leaves its place to the next that fits.
+    let more = memory.allocate(4 << 20).unwrap();
+    assert!(more.iova() > at_other);
+    drop(one);
+    assert_eq!(Arc::strong_count(&first), 1);
+    let again = memory.register(&first).unwrap();
+    assert_eq!(place_of(&again), at_one);
+    drop((again, other, more, ours, memory));
+    assert!(table.mapped().is_empty());
+}
+
+#[test]
+fn a_clients_memory_that_stays_with_the_device_stays_mapped() {
+    let table = Arc::new(Table {
+        mapped: Mutex::default(),
+        limit_bytes: usize::MAX,
+        unmaps: false,
+    });
+    let memory = Memory::new(table as Arc<dyn Mapper>, small_plan());
+    let client = shared(4096);
+    let first = memory.register(&client).unwrap();
+    let place = place_of(&first);
+    drop(first);
+    assert_eq!(Arc::strong_count(&client), 2, "leaked");
+    let second = memory.register(&client).unwrap();
+    assert_ne!(place_of(&second), place, "nor is its address used again");
+}
+
+#[test]
+fn a_refusal_leaves_the_address_free() {
+    let table = Table::new(8192);
+    let memory = Memory::new(Arc::clone(&table) as Arc<dyn Mapper>, small_plan());
+    assert!(memory.register(&shared(12288)).is_err());
+    assert!(memory.0.chunks().registered.is_empty());
+    assert_eq!(place_of(&memory.register(&shared(8192)).unwrap()), 2 << 20);
+    let plan = Plan {
+        only_huge_pages: true,
+        ..small_plan()
+    };
+    let memory = Memory::new(Table::new(usize::MAX) as Arc<dyn Mapper>, plan);
+    assert!(
+        memory.register(&shared(4096)).is_err(),
+        "nobody knows where its pages are"
+    );
+}
+
+proptest! {
+    /// What is found is in a range and beside all that is taken; what is not found is nowhere, as far as steps of 2 MiB go.
+    #[test]
+    fn free_addresses_are_in_a_range_and_beside_what_is_taken(
+        ranges in prop::collection::vec((0_u64..40, 1_u64..20), 1..3),
+        taken in prop::collection::vec((1_u64..60, 1_u64..9_000_000), 0..6),
+        len in 1_usize..9_000_000,
+    ) {
+        const STEP: u64 = 2 << 20;
+        let mut ranges: Vec<_> = ranges.iter().map(|(start, steps)| start * STEP..=(start + steps) * STEP - 1).collect();
+        ranges.sort_by_key(|range| *range.start());
+        let mut taken: Vec<_> = taken.iter().map(|(start, len)| start * STEP..start * STEP + len).collect();
+        taken.sort_by_key(|range| range.start);
+        let fits = |iova: u64| {
+            let end = iova + len as u64;
+            iova >= LOWEST_IOVA
+                && ranges.iter().any(|range| *range.start() <= iova && end - 1 <= *range.end())
+                && taken.iter().all(|range| end <= range.start || range.end <= iova)
+        };
+        let found = free_iova(&ranges, &taken, len);
+        let wanted = (0..128).map(|step| step * STEP).find(|iova| fits(*iova));
+        prop_assert_eq!(found, wanted);
     }
 }
