@@ -203,6 +203,23 @@ impl Handle {
         }
     }
 
+    /// Writes a message to `N/ring`, with the memory that it names.
+    ///
+    /// # Errors
+    /// Those of the node.
+    #[cfg(feature = "io-uring-compat")]
+    pub fn share(&self, message: &[u8], memory: Option<&Arc<crate::dma::SharedMemory>>) -> Result<(), Errno> {
+        let Some(memory) = memory else {
+            return self.write_at(message, 0).map(drop);
+        };
+        self.persistently(|handle| Call::Share {
+            handle,
+            message: message.to_owned(),
+            memory: Arc::clone(memory),
+        })
+        .map(drop)
+    }
+
     /// Makes what was written durable.
     ///
     /// # Errors

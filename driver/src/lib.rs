@@ -96,6 +96,8 @@
 //! - `performance-counters` (default): counters and histograms. Without it the code that keeps them is gone and
 //!   `stats` shows `null`.
 //!
+//! - `io-uring-compat`: `nvme:N/ring`, rings in memory that is shared with clients (`docs::rings`).
+//!
 //! # What it does not do yet
 //!
 //! There is no recovery: a controller on which a command is not answered for 30 seconds, or that reports a fatal error, is
@@ -153,6 +155,8 @@ mod recorder;
 pub mod redox;
 mod registers;
 pub mod request;
+#[cfg(feature = "io-uring-compat")]
+pub mod ring;
 pub mod scheme;
 #[allow(
     clippy::indexing_slicing,

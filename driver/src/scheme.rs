@@ -10,6 +10,7 @@
 //! N/identify                4096 bytes, Identify Namespace
 //! N/io                      transaction file: write an I/O command (and data), read the completion (and data)
 //! N/bench                   transaction file: write a job (JSON), read progress lines and the result
+//! N/ring                    rings in shared memory: write messages, read to wait (feature io-uring-compat)
 //! controller/identify       4096 bytes, Identify Controller
 //! controller/stats[?light]  the statistics of the whole controller (JSON)
 //! controller/events[?now]   what happens to the driver and its controller, as it happens, or so far (JSON lines)
@@ -76,6 +77,7 @@
 //! | `controller/admin`, `controller/mi/request` | 0600 | uid 0: they can erase the disk |
 //! | `N/io` | 0600 | uid 0: it is the disk itself, without the rules of the block device |
 //! | `N/bench` | 0600 | uid 0: it loads the disk, and may overwrite it |
+//! | `N/ring` | as `N/data` | as `N/data`; to be set up it is opened to be written, and read if data is to be |
 //!
 //! Mode, owner and group of a block device are uid 0's to change ([`Call::Permit`]) and kept for the life of
 //! the scheme; those of all else are fixed. What is made of a partition's rights holds while its number means
@@ -89,7 +91,7 @@
 //! | uid 0 ([`ROOT_QUOTA`]) | 3072 | 16384 | 1 GiB | 128 MiB |
 //! | `Lookup`, which is nobody's | | 4096 | | |
 //!
-//! What a handle keeps for its readers is the snapshot of a document or a piece of the events, until it is
+//! The memory of rings counts among the bytes that are kept; more than that is `ENOMEM`. What a handle keeps for its readers is the snapshot of a document or a piece of the events, until it is
 //! replaced or the handle is closed. A read that would keep too much is `EAGAIN`.
 //!
 //! A client is the user who opened, in as many processes as he likes. uid 0 always has handles left whatever the
@@ -145,6 +147,12 @@
 //! the file. A read that finds nothing yet is answered when a line comes. Writing `stop` ends the job early,
 //! with the result so far; closing the handle ends it without. A job that is refused is `EINVAL`, `EPERM` or
 //! what else fits, and the line to read says why.
+//!
+//! # ring
+//! Messages are written, and memory that they name is found by the server of the tree; the feature's page on rings
+//! (`docs::rings`) has them. A read is answered, with the number of results and flags, 32 bits each, when
+//! there are results that the client has not taken; it also wakes the driver. What is done through a ring is counted like all
+//! else, but the range locks do not know of it, as with `io`. When the handle is closed, what was taken is still done.
 
 mod access;
 mod admin;
@@ -171,6 +179,8 @@ mod range_lock;
 #[cfg(target_pointer_width = "64")]
 pub mod redox;
 mod scheduler;
+#[cfg(feature = "io-uring-compat")]
+mod ring;
 mod service;
 mod transaction;
 
@@ -322,6 +332,14 @@ impl Scheme {
                 memory,
             } => self.on(handle, Need::Write, memory.len(), pending, |handle, pending| {
                 handle.write_from(offset, memory, pending);
+            }),
+            #[cfg(feature = "io-uring-compat")]
+            Call::Share {
+                handle,
+                message,
+                memory,
+            } => self.on(handle, Need::Write, message.len(), pending, |handle, pending| {
+                handle.share(message, memory, pending);
             }),
             Call::Zero {
                 handle,
@@ -507,6 +525,12 @@ struct Found {
 #[cfg(all(target_os = "linux", feature = "fuse"))]
 fn may_wait(path: &str) -> bool {
     Node::parse(path, false).is_ok_and(|(node, _)| node.waits())
+}
+
+/// Whether what is written to `path` may name memory to be shared, which only a server of the tree can find.
+#[cfg(all(target_os = "linux", feature = "fuse"))]
+fn may_share(path: &str) -> bool {
+    Node::parse(path, false).is_ok_and(|(node, _)| node.shares())
 }
 
 impl std::fmt::Debug for Scheme {

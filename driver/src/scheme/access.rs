@@ -177,6 +177,7 @@ impl Owners {
 
     /// Whose `node` is, and what they may do with it. Of a partition, `partition` is where it is.
     pub(crate) fn of(&self, node: Node, partition: Option<Partition>) -> Ownership {
+        let node = node.whose_rights();
         match node {
             Node::Root | Node::Controller | Node::Logs | Node::Namespace(_) | Node::PartitionDirectory(_) => {
                 Ownership::fixed(0o555)
@@ -195,6 +196,9 @@ impl Owners {
                 same.map_or(self.initial, |changed| changed.ownership)
             }
             Node::Admin | Node::Bench(_) | Node::Io(_) => Ownership::fixed(0o600),
+            // Those of another, as was seen above.
+            #[cfg(feature = "io-uring-compat")]
+            Node::Ring(_) => Ownership::fixed(0),
         }
     }
 
@@ -239,7 +243,7 @@ impl Owners {
             return Err(Errno::EISDIR);
         }
         let bits = match caller.uid {
-            0 if node.is_block_device() => 0o6,
+            0 if node.whose_rights().is_block_device() => 0o6,
             // Fixed, and root's: whoever else is in group 0 has no more rights than others.
             _ => self.of(node, partition).bits_for(caller),
         };

@@ -57,6 +57,16 @@ pub enum Call {
         /// The bytes.
         memory: Lent,
     },
+    /// As [`Call::Write`] of a message to `N/ring` that names memory, with that memory; answered by [`Reply::Written`].
+    #[cfg(feature = "io-uring-compat")]
+    Share {
+        /// What was opened.
+        handle: HandleId,
+        /// The message, a [`Message`](crate::ring::layout::Message).
+        message: Vec<u8>,
+        /// What it names.
+        memory: std::sync::Arc<crate::dma::SharedMemory>,
+    },
     /// Makes what was written durable (a Flush command); answered by [`Reply::Done`].
     Sync {
         /// What was opened.

@@ -56,7 +56,7 @@ impl Volumes {
                     ready: VecDeque::new(),
                     pumping: false,
                 }),
-                partitions: Partitions::default(),
+                partitions: Arc::default(),
             })
         });
         volume.geometry()?;
@@ -76,7 +76,7 @@ pub(crate) struct Volume {
     nsid: u32,
     service: Arc<dyn BlockService>,
     writers: Mutex<Writers>,
-    pub(crate) partitions: Partitions,
+    pub(crate) partitions: Arc<Partitions>,
 }
 
 /// Something that changes blocks, and waits for them to be free.

@@ -144,6 +144,8 @@ impl DiskTree {
             | Call::List { handle }
             | Call::Zero { handle, .. }
             | Call::Wake { handle } => *handle,
+            #[cfg(feature = "io-uring-compat")]
+            Call::Share { handle, .. } => *handle,
         };
         let writes = matches!(
             call,

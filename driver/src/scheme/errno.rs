@@ -45,6 +45,7 @@ errnos! {
     EAGAIN = 11, "resource temporarily unavailable, try again";
     ENOMEM = 12, "out of memory";
     EACCES = 13, "permission denied";
+    EFAULT = 14, "bad address";
     EBUSY = 16, "device or resource busy";
     ENODEV = 19, "no such device";
     ENOTDIR = 20, "not a directory";
@@ -60,6 +61,7 @@ errnos! {
     EOPNOTSUPP = 95, "operation not supported";
     ESHUTDOWN = 108, "the driver has shut down";
     ETIMEDOUT = 110, "timed out";
+    ECANCELED = 125, "canceled";
 }
 
 impl fmt::Display for Errno {

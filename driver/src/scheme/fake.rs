@@ -16,6 +16,8 @@ use super::service::{
     AdminData, AdminFinished, AdminRequest, BlockService, Buffer, EventLog, Failure, Finished, Hint,
     Identity, IoError, Listener, Namespace, NamespaceState, Op, Remote, Request, SchedulerKind, Stop,
 };
+#[cfg(feature = "io-uring-compat")]
+use super::service::{Held, Load, RegisteredMemory, SharedMemory};
 use crate::clock::{Clock, ManualClock};
 
 pub(super) struct Fake {
@@ -426,6 +428,25 @@ impl BlockService for Arc<Fake> {
         });
         Ok(())
     }
+
+    #[cfg(feature = "io-uring-compat")]
+    fn register(&self, memory: Arc<SharedMemory>, held: Held) -> Arc<RegisteredMemory> {
+        Arc::new(RegisteredMemory::copied(memory, held))
+    }
+
+    #[cfg(feature = "io-uring-compat")]
+    fn queue_for(&self, _client: u64) -> (usize, u16) {
+        (0, 1)
+    }
+
+    /// There is no worker, as after the driver's end.
+    #[cfg(feature = "io-uring-compat")]
+    fn attach(&self, _queue: usize, mut load: Box<dyn Load>) {
+        load.stopped(IoError::Stopped);
+    }
+
+    #[cfg(feature = "io-uring-compat")]
+    fn nudge(&self, _queue: usize) {}
 }
 
 /// A namespace whose identify bytes are its number throughout.

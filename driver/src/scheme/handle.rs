@@ -16,6 +16,10 @@ use super::path::Node;
 use super::pending::Pending;
 use super::quota::{Client, Clients, HandleCharge};
 use super::scheduler::SchedulerFile;
+#[cfg(feature = "io-uring-compat")]
+use super::ring::RingFile;
+#[cfg(feature = "io-uring-compat")]
+use super::service::SharedMemory;
 use super::service::{BlockService, Class};
 use super::{Errno, HandleId, NodeKind, Stat, lent};
 use crate::dma::Lent;
@@ -149,6 +153,8 @@ enum File {
     Events(Arc<EventsFile>),
     Io(Arc<IoFile>),
     Scheduler(SchedulerFile),
+    #[cfg(feature = "io-uring-compat")]
+    Ring(Arc<RingFile>),
 }
 
 impl Handle {
@@ -191,6 +197,14 @@ impl Handle {
             Node::Bench(nsid) => File::Bench(BenchFile::new(volumes.get(nsid)?, Arc::clone(service))),
             Node::Io(nsid) => File::Io(IoFile::new(volumes.get(nsid)?, Arc::clone(service), id.0)),
             Node::Scheduler => File::Scheduler(SchedulerFile::new(Arc::clone(service))),
+            #[cfg(feature = "io-uring-compat")]
+            Node::Ring(nsid) => File::Ring(RingFile::new(
+                volumes.get(nsid)?,
+                Arc::clone(service),
+                Arc::clone(&client),
+                flags.read,
+                id.0,
+            )),
             Node::Events => File::Events(EventsFile::new(Arc::clone(service.events()), Arc::clone(&client))),
         };
         Ok(Self {
@@ -224,6 +238,8 @@ impl Handle {
             File::Events(events) => events.read(offset, buffer, pending),
             File::Io(io) => io.read(offset, buffer, pending),
             File::Scheduler(scheduler) => scheduler.read(offset, buffer, pending),
+            #[cfg(feature = "io-uring-compat")]
+            File::Ring(ring) => ring.read(buffer, pending),
         }
     }
 
@@ -256,6 +272,17 @@ impl Handle {
             File::Bench(bench) => bench.write(data, pending),
             File::Io(io) => io.write(data, pending),
             File::Scheduler(scheduler) => scheduler.write(data, pending),
+            #[cfg(feature = "io-uring-compat")]
+            File::Ring(ring) => ring.write(data, pending),
+        }
+    }
+
+    /// A write with the memory that it names.
+    #[cfg(feature = "io-uring-compat")]
+    pub(crate) fn share(&self, message: Vec<u8>, memory: Arc<SharedMemory>, pending: Pending) {
+        match &self.file {
+            File::Ring(ring) => ring.share(message, Some(memory), pending),
+            _ => pending.answer(Err(Errno::EINVAL)),
         }
     }
 
@@ -271,6 +298,8 @@ impl Handle {
             | File::Io(_) => {
                 pending.answer(Err(Errno::EOPNOTSUPP));
             }
+            #[cfg(feature = "io-uring-compat")]
+            File::Ring(_) => pending.answer(Err(Errno::EOPNOTSUPP)),
         }
     }
 
@@ -286,6 +315,8 @@ impl Handle {
             | File::Io(_) => {
                 pending.answer(Err(Errno::EINVAL));
             }
+            #[cfg(feature = "io-uring-compat")]
+            File::Ring(_) => pending.answer(Err(Errno::EINVAL)),
         }
     }
 
@@ -297,6 +328,8 @@ impl Handle {
             File::Directory | File::Admin(_) | File::Bench(_) | File::Events(_) | File::Io(_) => {
                 (0, NO_BLOCK_BYTES)
             }
+            #[cfg(feature = "io-uring-compat")]
+            File::Ring(_) => (0, NO_BLOCK_BYTES),
             File::Data(data) => {
                 partition = data.partition();
                 let geometry = data.geometry()?;
@@ -310,6 +343,8 @@ impl Handle {
     pub(crate) fn close(&self) {
         match &self.file {
             File::Bench(bench) => bench.close(),
+            #[cfg(feature = "io-uring-compat")]
+            File::Ring(ring) => ring.close(),
             File::Events(events) => events.close(),
             File::Data(data) => data.wake(),
             File::Directory | File::Document(_) | File::Admin(_) | File::Io(_) | File::Scheduler(_) => {}
@@ -320,6 +355,8 @@ impl Handle {
     pub(crate) fn wake(&self) {
         match &self.file {
             File::Bench(bench) => bench.wake(),
+            #[cfg(feature = "io-uring-compat")]
+            File::Ring(ring) => ring.wake(),
             File::Events(events) => events.wake(),
             File::Data(data) => data.wake(),
             File::Directory | File::Document(_) | File::Admin(_) | File::Io(_) | File::Scheduler(_) => {}

@@ -51,6 +51,8 @@ pub(crate) fn fixed(node: Node) -> Result<Vec<Entry>, Errno> {
             entry("data", NodeKind::BlockDevice),
             entry("identify", NodeKind::File),
             entry("io", NodeKind::File),
+            #[cfg(feature = "io-uring-compat")]
+            entry("ring", NodeKind::File),
             entry("stats", NodeKind::File),
         ],
         Node::PartitionDirectory(_) => vec![entry("data", NodeKind::BlockDevice)],
@@ -65,6 +67,8 @@ pub(crate) fn fixed(node: Node) -> Result<Vec<Entry>, Errno> {
         | Node::Io(_) => return Err(Errno::ENOTDIR),
         #[cfg(feature = "nvme-mi")]
         Node::ManagementRequest => return Err(Errno::ENOTDIR),
+        #[cfg(feature = "io-uring-compat")]
+        Node::Ring(_) => return Err(Errno::ENOTDIR),
     };
     Ok(entries)
 }

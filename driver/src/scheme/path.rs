@@ -38,6 +38,9 @@ pub(crate) enum Node {
     Bench(u32),
     /// `N/io`
     Io(u32),
+    /// `N/ring`
+    #[cfg(feature = "io-uring-compat")]
+    Ring(u32),
     /// `controller/events`; with `?now` it is a document.
     Events,
     /// `controller/scheduler`
@@ -195,6 +198,8 @@ impl Node {
             [Some(nsid), Some("stats"), None, _] => Self::stats(Some(parse_nsid(nsid)?), query)?,
             [Some(nsid), Some("bench"), None, _] => Self::Bench(parse_nsid(nsid)?),
             [Some(nsid), Some("io"), None, _] => Self::Io(parse_nsid(nsid)?),
+            #[cfg(feature = "io-uring-compat")]
+            [Some(nsid), Some("ring"), None, _] => Self::Ring(parse_nsid(nsid)?),
             _ => return Err(Errno::ENOENT),
         };
         let class = match (node, query) {
@@ -228,6 +233,8 @@ impl Node {
             | Self::Bench(nsid)
             | Self::Io(nsid)
             | Self::Document(DocumentKind::IdentifyNamespace(nsid)) => Some(nsid),
+            #[cfg(feature = "io-uring-compat")]
+            Self::Ring(nsid) => Some(nsid),
             Self::PartitionDirectory(id) | Self::Partition(id) => Some(id.nsid),
             Self::Document(DocumentKind::Stats { nsid, .. }) => nsid,
             Self::Root
@@ -257,7 +264,25 @@ impl Node {
 
     /// Whether its reads are answered when something happens, however long that takes.
     pub(crate) const fn waits(self) -> bool {
-        matches!(self, Self::Bench(_) | Self::Events)
+        matches!(self, Self::Bench(_) | Self::Events) || self.shares()
+    }
+
+    /// Whether what is written to it may name memory to be shared.
+    pub(crate) const fn shares(self) -> bool {
+        #[cfg(feature = "io-uring-compat")]
+        if matches!(self, Self::Ring(_)) {
+            return true;
+        }
+        false
+    }
+
+    /// The node whose mode, owner and group hold for this one.
+    pub(crate) const fn whose_rights(self) -> Self {
+        match self {
+            #[cfg(feature = "io-uring-compat")]
+            Self::Ring(nsid) => Self::Data(nsid),
+            node => node,
+        }
     }
 
     pub(crate) const fn is_directory(self) -> bool {

@@ -14,10 +14,15 @@ pub(crate) use crate::dma::Buffer;
 #[cfg(test)]
 pub(crate) use crate::driver::Priority;
 pub(crate) use crate::driver::{Class, Driver, Hint};
+#[cfg(feature = "io-uring-compat")]
+pub(crate) use crate::dma::{Held, RegisteredMemory, SharedMemory};
+pub(crate) use crate::driver::{Class, Driver, Hint, Priority};
 pub(crate) use crate::error::IoError;
 pub(crate) use crate::events::{EventListener, EventLog};
 pub(crate) use crate::namespace::{Namespace, NamespaceState};
 pub(crate) use crate::request::{Finished, Op, Request};
+#[cfg(feature = "io-uring-compat")]
+pub(crate) use crate::worker::Load;
 pub(crate) use crate::worker::{Answer, Remote};
 
 /// One controller, running. [`Driver`] is one; the scheme's own tests bring another.
@@ -63,6 +68,22 @@ pub trait BlockService: Send + Sync {
         stop: &Stop,
         listener: Arc<dyn Listener>,
     ) -> Result<(), Failure>;
+
+    /// As [`Driver::register`]; `held` goes with the memory.
+    #[cfg(feature = "io-uring-compat")]
+    fn register(&self, memory: Arc<SharedMemory>, held: Held) -> Arc<RegisteredMemory>;
+
+    /// The queue pair (from 0) for one who stays on it, and its number.
+    #[cfg(feature = "io-uring-compat")]
+    fn queue_for(&self, client: u64) -> (usize, u16);
+
+    /// As [`Driver::attach`].
+    #[cfg(feature = "io-uring-compat")]
+    fn attach(&self, queue: usize, load: Box<dyn Load>);
+
+    /// As [`Driver::nudge`].
+    #[cfg(feature = "io-uring-compat")]
+    fn nudge(&self, queue: usize);
 }
 
 impl BlockService for Driver {
@@ -114,5 +135,26 @@ impl BlockService for Driver {
         listener: Arc<dyn Listener>,
     ) -> Result<(), Failure> {
         benchmark::start(self, nsid, job, stop, listener)
+    }
+
+    #[cfg(feature = "io-uring-compat")]
+    fn register(&self, memory: Arc<SharedMemory>, held: Held) -> Arc<RegisteredMemory> {
+        self.register_with(memory, held)
+    }
+
+    #[cfg(feature = "io-uring-compat")]
+    fn queue_for(&self, client: u64) -> (usize, u16) {
+        let queue = (client % self.queues().max(1) as u64) as usize;
+        (queue, self.qid(queue))
+    }
+
+    #[cfg(feature = "io-uring-compat")]
+    fn attach(&self, queue: usize, load: Box<dyn Load>) {
+        Driver::attach(self, queue, load);
+    }
+
+    #[cfg(feature = "io-uring-compat")]
+    fn nudge(&self, queue: usize) {
+        Driver::nudge(self, queue);
     }
 }

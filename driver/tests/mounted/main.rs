@@ -10,6 +10,8 @@ mod concurrency;
 mod crash;
 mod data;
 mod rig;
+#[cfg(feature = "io-uring-compat")]
+mod rings;
 mod shutdown;
 mod tools;
 mod tree;

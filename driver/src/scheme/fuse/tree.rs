@@ -12,11 +12,15 @@ use fuser::{
 };
 
 use super::super::gate::Gate;
-use super::super::{Call, Errno, HandleId, NodeKind, OpenFlags, Permissions, Reply, may_wait};
+use super::super::{Call, Errno, HandleId, NodeKind, OpenFlags, Permissions, Reply, may_share, may_wait};
 use super::caller::caller;
 use super::interrupts::Interrupts;
 use super::names::{Names, file_type};
 use super::{MAX_BACKGROUND, MAX_PIECE_BYTES, failure};
+#[cfg(feature = "io-uring-compat")]
+use crate::dma::SharedMemory;
+#[cfg(feature = "io-uring-compat")]
+use crate::ring::layout::Message;
 
 /// What statfs(2) says of the longest name; the scheme's own limit is that of the path.
 const MAX_NAME_BYTES: u32 = 255;
@@ -29,6 +33,8 @@ const ZERO_RANGE: i32 = 16;
 /// Set in the kernel's number of a handle whose reads may wait for something to happen. The scheme counts its handles
 /// from 1, one by one.
 const WAITS: u64 = 1 << 63;
+/// Set in that of a handle to which messages may be written that name memory to be shared.
+const SHARES: u64 = 1 << 62;
 
 /// One mounted tree.
 pub(super) struct Tree {
@@ -61,9 +67,10 @@ impl Tree {
         } else {
             FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES | FopenFlags::FOPEN_NOFLUSH
         };
-        let waits = may_wait(&place.path);
+        let marks =
+            if may_wait(&place.path) { WAITS } else { 0 } | if may_share(&place.path) { SHARES } else { 0 };
         self.gate.call(call, move |result| match result {
-            Ok(Reply::Opened(handle)) => reply.opened(file_handle(handle, waits), fopen),
+            Ok(Reply::Opened(handle)) => reply.opened(file_handle(handle, marks), fopen),
             other => reply.error(failure(other)),
         });
     }
@@ -98,12 +105,51 @@ impl Drop for Tree {
     }
 }
 
-const fn file_handle(handle: HandleId, waits: bool) -> FileHandle {
-    FileHandle(if waits { handle.0 | WAITS } else { handle.0 })
+const fn file_handle(handle: HandleId, marks: u64) -> FileHandle {
+    FileHandle(handle.0 | marks)
 }
 
 const fn handle_id(handle: FileHandle) -> HandleId {
-    HandleId(handle.0 & !WAITS)
+    HandleId(handle.0 & !(WAITS | SHARES))
+}
+
+/// What a client has written to a handle: a message that names memory comes with that memory, which is found now, while
+/// the client waits for the answer and cannot have become somebody else.
+///
+/// # Errors
+/// It is not there, or is not to be shared.
+fn write_call(req: &Request, handle: FileHandle, offset: u64, data: &[u8]) -> Result<Call, fuser::Errno> {
+    #[cfg(feature = "io-uring-compat")]
+    if handle.0 & SHARES != 0
+        && let Some(message) = Message::decode(data)
+        && let Some(name) = message.memory()
+    {
+        // A process that this one does not see has no number here.
+        let memory = match req.pid() {
+            0 => return Err(fuser::Errno::EACCES),
+            pid => SharedMemory::of_process(pid, name.descriptor, name.len_bytes),
+        };
+        return match memory {
+            Ok(memory) => Ok(Call::Share {
+                handle: handle_id(handle),
+                message: data.to_vec(),
+                memory: Arc::new(memory),
+            }),
+            Err(error) => {
+                log::info!("process {}: memory that it wants to share: {error}", req.pid());
+                Err(error
+                    .raw_os_error()
+                    .map_or(fuser::Errno::EINVAL, fuser::Errno::from_i32))
+            }
+        };
+    }
+    #[cfg(not(feature = "io-uring-compat"))]
+    let _ = req;
+    Ok(Call::Write {
+        handle: handle_id(handle),
+        offset,
+        data: data.to_vec(),
+    })
 }
 
 fn done(result: Result<Reply, Errno>, reply: ReplyEmpty) {
@@ -254,7 +300,7 @@ impl Filesystem for Tree {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         _number: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -264,10 +310,9 @@ impl Filesystem for Tree {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let call = Call::Write {
-            handle: handle_id(handle),
-            offset,
-            data: data.to_vec(),
+        let call = match write_call(req, handle, offset, data) {
+            Ok(call) => call,
+            Err(errno) => return reply.error(errno),
         };
         self.gate.call(call, move |result| match result {
             // Not more than what was sent, which is at most `MAX_PIECE_BYTES`.
@@ -515,7 +560,7 @@ mod tests {
 
     #[test]
     fn a_handle_whose_reads_wait_keeps_its_number() {
-        assert_eq!(handle_id(file_handle(HandleId(7), true)), HandleId(7));
-        assert_ne!(file_handle(HandleId(7), true), file_handle(HandleId(7), false));
+        assert_eq!(handle_id(file_handle(HandleId(7), WAITS | SHARES)), HandleId(7));
+        assert_ne!(file_handle(HandleId(7), WAITS), file_handle(HandleId(7), 0));
     }
 }
