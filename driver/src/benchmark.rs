@@ -19,6 +19,8 @@ mod generator;
 mod plan;
 mod record;
 mod report;
+#[cfg(feature = "io-uring-compat")]
+pub mod ring;
 mod shared;
 
 #[cfg(test)]
@@ -119,6 +121,15 @@ pub enum Failure {
     /// A request ended in a way after which there is nothing to measure.
     #[error("the benchmark ended early: {0}")]
     Io(#[from] IoError),
+    /// A ring through which requests go has ended, or could not be set up.
+    #[cfg(feature = "io-uring-compat")]
+    #[error("the benchmark's ring: {message}")]
+    Ring {
+        /// What happened.
+        message: String,
+        /// The error number that fits best.
+        errno: Errno,
+    },
     /// Two results could not be put together.
     #[error("the results could not be put together: {0}")]
     Result(#[from] stats_proto::hist::HistError),
@@ -138,6 +149,8 @@ impl Failure {
             Self::Unusable { .. } => Errno::EOPNOTSUPP,
             Self::NoMemory(_) => Errno::ENOMEM,
             Self::Io(error) => (*error).into(),
+            #[cfg(feature = "io-uring-compat")]
+            Self::Ring { errno, .. } => *errno,
             Self::Result(_) => Errno::EIO,
         }
     }

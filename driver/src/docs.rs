@@ -17,6 +17,7 @@ pub mod vfio_user {}
 
 #[doc = include_str!("../docs/completion.md")]
 pub mod completion {}
+
 #[cfg(feature = "io-uring-compat")]
 #[doc = include_str!("../docs/rings.md")]
 pub mod rings {}

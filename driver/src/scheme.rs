@@ -178,9 +178,9 @@ mod quota;
 mod range_lock;
 #[cfg(target_pointer_width = "64")]
 pub mod redox;
-mod scheduler;
 #[cfg(feature = "io-uring-compat")]
 mod ring;
+mod scheduler;
 mod service;
 mod transaction;
 

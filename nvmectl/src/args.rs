@@ -274,6 +274,16 @@ pub struct StatsArgs {
     pub count: Option<u64>,
 }
 
+/// Who makes the load of a benchmark.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum EngineName {
+    /// The driver, on its own threads
+    #[default]
+    Driver,
+    /// This program, through nvme:N/ring
+    Ring,
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = BENCH_EXAMPLES)]
 pub struct BenchArgs {
@@ -334,6 +344,12 @@ pub struct BenchArgs {
         value_parser = clap::value_parser!(u32).range(1..=i64::from(BenchJob::MAX_JOBS))
     )]
     pub jobs: u32,
+    /// Where the load is made: in the driver, or here, through a ring in shared memory for each job
+    #[arg(
+        long, visible_alias = "ioengine", value_name = "ENGINE", value_enum, default_value_t = EngineName::Driver,
+        help_heading = "Load"
+    )]
+    pub engine: EngineName,
     /// How long to measure [default: 10s, or as long as --ios takes]
     #[arg(
         long, visible_alias = "runtime", value_name = "DURATION", help_heading = "Load", value_parser = parse_duration_ns

@@ -6,13 +6,14 @@ mod existing;
 pub mod job;
 mod progress;
 mod report;
+mod ring;
 mod safety;
 
 use std::collections::BTreeMap;
 
 use stats_proto::bench::{BenchJob, BenchJobResult, BenchLine, BenchProgress, BenchResult, to_fio_json};
 
-use crate::args::{BenchArgs, Format, Global};
+use crate::args::{BenchArgs, EngineName, Format, Global};
 use crate::device::{self, DeviceName};
 use crate::error::Error;
 use crate::interrupt::Interrupt;
@@ -29,6 +30,7 @@ pub struct Bench {
     device: Option<DeviceName>,
     fio_json: bool,
     over_existing: bool,
+    engine: EngineName,
     /// The device is of this process and ends with it.
     embedded: bool,
 }
@@ -44,6 +46,7 @@ impl Bench {
             device: device::asked(global.device_name(), args.ns)?,
             fio_json: args.fio_json,
             over_existing: args.over_existing,
+            engine: args.engine,
             embedded: global.emulate.is_some(),
         })
     }
@@ -56,7 +59,8 @@ impl Bench {
     pub fn run(mut self, tree: &dyn Tree, dry_run: bool, output: &mut Output) -> Result<(), Error> {
         output.check_format("bench", &[])?;
         let nsid = device::one_namespace(tree, self.device, "bench")?;
-        let target = Target::new(tree.scheme(), nsid, &self.job, &snapshot::read_light(tree)?);
+        let stats = snapshot::read_light(tree)?;
+        let target = Target::new(tree.scheme(), nsid, &self.job, &stats);
         let units = output.style.units;
         // A dry run is refused what the run itself would be.
         self.job.serial = if dry_run {
@@ -73,10 +77,13 @@ impl Bench {
 
         let interrupt = Interrupt::listen()?;
         let line = ProgressLine::new(output.style.units);
-        let ended = drive(tree, nsid, &self.job, &interrupt, &mut |heard| match heard {
-            Heard::Progress(progress) => line.show(&progress),
-            Heard::Interrupt => line.say_stopping(),
-        });
+        let ended = match self.engine {
+            EngineName::Driver => drive(tree, nsid, &self.job, &interrupt, &mut |heard| match heard {
+                Heard::Progress(progress) => line.show(&progress),
+                Heard::Interrupt => line.say_stopping(),
+            }),
+            EngineName::Ring => ring::drive(tree, ring::target(&stats, nsid)?, &self.job, &interrupt, &line),
+        };
         drop(line);
         let ended = ended?;
         self.print(&ended, tree.scheme(), output)?;
@@ -91,7 +98,11 @@ impl Bench {
         if output.format == Format::Json || self.fio_json {
             return output.json(&self.job);
         }
-        let mut text = format!("would write this job to {scheme}:{nsid}/bench:\n");
+        let how = match self.engine {
+            EngineName::Driver => format!("write this job to {scheme}:{nsid}/bench"),
+            EngineName::Ring => format!("run this job through {scheme}:{nsid}/ring"),
+        };
+        let mut text = format!("would {how}:\n");
         text.push_str(&crate::view::render(&self.job, &[], &output.style));
         if self.job.writes() {
             text.push_str(&format!("{}\n", target.lost(output.style.units)));

@@ -6,6 +6,8 @@
 use std::io;
 use std::path::Path;
 
+use nvme_driver::ring::client::Transport;
+
 use crate::platform;
 
 pub use nvme_driver::scheme::Errno;
@@ -56,6 +58,14 @@ pub trait Tree {
     /// # Errors
     /// [`TreeError`] with the errno of whoever serves the tree.
     fn size_bytes(&self, path: &str) -> Result<u64, TreeError>;
+
+    /// Opens the file at `path` as the way to a ring.
+    ///
+    /// # Errors
+    /// [`TreeError`] with the errno of whoever serves the tree; EOPNOTSUPP where there are none.
+    fn ring(&self, path: &str) -> Result<Box<dyn Transport>, TreeError> {
+        Err(TreeError::new(Operation::Open, path, Errno::EOPNOTSUPP))
+    }
 }
 
 /// An open file of the tree.

@@ -95,7 +95,7 @@ impl Generator {
         let choice = Choice::new(&plan, index);
         let mut filler = choice.rng.clone();
         for buffer in &mut write_buffers {
-            filler.fill(buffer.as_mut_slice());
+            fill(&mut filler, buffer);
         }
         Ok(Self {
             shared: Arc::clone(shared),
@@ -253,7 +253,7 @@ impl Generator {
         };
         let mut buffer = std::mem::take(place);
         if !read {
-            self.choice.stamp(buffer.as_mut_slice());
+            self.choice.stamp(&mut buffer);
         }
         let request = Request {
             op: if read { Op::Read } else { Op::Write { fua: false } },
@@ -336,6 +336,12 @@ impl Generator {
         if let Some(place) = buffers.get_mut(slot as usize) {
             *place = buffer;
         }
+    }
+
+    /// Somebody else has said how it ended.
+    #[cfg(feature = "io-uring-compat")]
+    pub(super) fn discard(mut self) {
+        self.stage = Stage::Over;
     }
 
     /// Delivers the result.
@@ -446,10 +452,30 @@ impl Choice {
 
     /// Makes data to write different from all that was written before.
     #[inline]
-    fn stamp(&mut self, data: &mut [u8]) {
+    fn stamp(&mut self, buffer: &mut Buffer) {
         self.writes += 1;
-        if let Some(head) = data.first_chunk_mut() {
-            *head = self.writes.to_le_bytes();
+        let stamp = self.writes.to_le_bytes();
+        match buffer {
+            Buffer::Registered(buffer) => {
+                buffer.copy_in(0, &stamp);
+            }
+            buffer => {
+                if let Some(head) = buffer.as_mut_slice().first_chunk_mut() {
+                    *head = stamp;
+                }
+            }
         }
+    }
+}
+
+/// Fills `buffer` with what cannot be compressed.
+fn fill(rng: &mut Rng, buffer: &mut Buffer) {
+    match buffer {
+        Buffer::Registered(buffer) => {
+            let mut data = vec![0; buffer.len()];
+            rng.fill(&mut data);
+            buffer.copy_in(0, &data);
+        }
+        buffer => rng.fill(buffer.as_mut_slice()),
     }
 }

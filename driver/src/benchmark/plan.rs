@@ -50,6 +50,16 @@ impl Mix {
     }
 }
 
+/// The device that a job is held against.
+pub(super) struct Device<'a> {
+    pub(super) serial: &'a str,
+    /// A program, whose data is nobody's.
+    pub(super) emulated: bool,
+    pub(super) nsid: u32,
+    pub(super) lba_bytes: u64,
+    pub(super) blocks: u64,
+}
+
 impl Plan {
     pub(super) fn new(job: &BenchJob, identity: &Identity, namespace: &Namespace) -> Result<Self, Failure> {
         job.validate()?;
@@ -59,22 +69,34 @@ impl Plan {
                 why: why.clone(),
             });
         }
+        let device = Device {
+            serial: &identity.serial,
+            emulated: identity.emulated,
+            nsid: namespace.nsid,
+            lba_bytes: namespace.lba_bytes(),
+            blocks: namespace.blocks,
+        };
+        Self::for_device(job, &device)
+    }
+
+    pub(super) fn for_device(job: &BenchJob, device: &Device<'_>) -> Result<Self, Failure> {
+        job.validate()?;
         match &job.serial {
-            Some(asked) if *asked != identity.serial => {
+            Some(asked) if *asked != device.serial => {
                 return Err(Failure::OtherDevice {
                     asked: asked.clone(),
-                    serial: identity.serial.clone(),
+                    serial: device.serial.to_owned(),
                 });
             }
-            None if job.writes() && !identity.emulated => {
+            None if job.writes() && !device.emulated => {
                 return Err(Failure::SerialNeeded {
-                    serial: identity.serial.clone(),
+                    serial: device.serial.to_owned(),
                 });
             }
             _ => {}
         }
-        let lba_bytes = namespace.lba_bytes();
-        let namespace_bytes = namespace.blocks.saturating_mul(lba_bytes);
+        let lba_bytes = device.lba_bytes.max(1);
+        let namespace_bytes = device.blocks.saturating_mul(lba_bytes);
         let size_bytes = job
             .size_bytes
             .unwrap_or(namespace_bytes.saturating_sub(job.offset_bytes));
@@ -109,7 +131,7 @@ impl Plan {
             return Err(Failure::TooLarge { bytes });
         }
         Ok(Self {
-            nsid: namespace.nsid,
+            nsid: device.nsid,
             jobs: job.jobs,
             queue_depth: job.queue_depth,
             block_bytes: job.block_bytes as usize,

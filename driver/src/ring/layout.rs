@@ -2,6 +2,9 @@
 //!
 //! Nothing in here is believed before it has been copied: the other side may change it at any time.
 
+use std::num::NonZeroU32;
+
+use crate::driver::{Class, Priority};
 use crate::request::Op;
 
 /// The first bytes of the memory, put there by the driver when it has taken the ring.
@@ -291,6 +294,25 @@ impl Entry {
         self
     }
 
+    /// The same with another class and deadline.
+    #[must_use]
+    pub fn with_class(mut self, class: Class) -> Self {
+        let mut named = (0..).zip(Priority::ALL);
+        self.class = named
+            .find(|(_, priority)| *priority == class.priority)
+            .map_or(DEFAULT_CLASS, |(number, _)| number);
+        self.deadline_us = class.deadline_us.map_or(0, NonZeroU32::get);
+        self
+    }
+
+    /// Its class and deadline; `None` if there is no such class.
+    pub(crate) fn class(&self) -> Option<Class> {
+        Some(Class {
+            priority: *Priority::ALL.get(usize::from(self.class))?,
+            deadline_us: NonZeroU32::new(self.deadline_us),
+        })
+    }
+
     /// Whether the next one waits for it.
     pub const fn is_linked(&self) -> bool {
         self.flags & entry_flag::LINK != 0
@@ -347,7 +369,7 @@ impl Entry {
             } else {
                 0
             };
-        if self.flags & !known != 0 || self.class > 3 || self.reserved != [0; 4] {
+        if self.flags & !known != 0 || self.class().is_none() || self.reserved != [0; 4] {
             return Err(Malformed);
         }
         Ok(Some(match self.opcode {

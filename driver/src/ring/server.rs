@@ -377,7 +377,8 @@ impl Server {
             arrived_ns: port.now_ns(),
             context: u64::from(number),
         };
-        port.submit(request).map_err(|(request, why)| {
+        let class = entry.class().unwrap_or_default();
+        port.submit_as(class, request).map_err(|(request, why)| {
             self.give_back(number, request.buffer);
             match why {
                 IoError::Busy => NotStarted::Busy,

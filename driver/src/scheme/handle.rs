@@ -15,9 +15,9 @@ use super::partitions::Partition;
 use super::path::Node;
 use super::pending::Pending;
 use super::quota::{Client, Clients, HandleCharge};
-use super::scheduler::SchedulerFile;
 #[cfg(feature = "io-uring-compat")]
 use super::ring::RingFile;
+use super::scheduler::SchedulerFile;
 #[cfg(feature = "io-uring-compat")]
 use super::service::SharedMemory;
 use super::service::{BlockService, Class};

@@ -11,12 +11,11 @@ pub(crate) use crate::benchmark::{self, Failure, Listener, Stop};
 pub(crate) use crate::config::SchedulerKind;
 pub(crate) use crate::controller::Identity;
 pub(crate) use crate::dma::Buffer;
+#[cfg(feature = "io-uring-compat")]
+pub(crate) use crate::dma::{Held, RegisteredMemory, SharedMemory};
 #[cfg(test)]
 pub(crate) use crate::driver::Priority;
 pub(crate) use crate::driver::{Class, Driver, Hint};
-#[cfg(feature = "io-uring-compat")]
-pub(crate) use crate::dma::{Held, RegisteredMemory, SharedMemory};
-pub(crate) use crate::driver::{Class, Driver, Hint, Priority};
 pub(crate) use crate::error::IoError;
 pub(crate) use crate::events::{EventListener, EventLog};
 pub(crate) use crate::namespace::{Namespace, NamespaceState};

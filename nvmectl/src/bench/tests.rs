@@ -155,6 +155,7 @@ fn a_benchmark_with_failed_requests_is_printed_and_an_error() {
             device: None,
             fio_json: false,
             over_existing: false,
+            engine: crate::args::EngineName::Driver,
             embedded: format == Format::Json,
         };
         let mut out = Vec::new();

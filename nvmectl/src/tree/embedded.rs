@@ -2,6 +2,7 @@
 
 use nvme_driver::Config;
 use nvme_driver::embedded::{self, Client, EmbeddedDriver, Handle};
+use nvme_driver::ring::client::Transport;
 use nvme_driver::scheme::OpenFlags;
 
 use super::{Access, Operation, Tree, TreeError, TreeFile};
@@ -56,6 +57,10 @@ impl Tree for Embedded {
     fn size_bytes(&self, path: &str) -> Result<u64, TreeError> {
         self.client.size_bytes(path)
     }
+
+    fn ring(&self, path: &str) -> Result<Box<dyn Transport>, TreeError> {
+        self.client.ring(path)
+    }
 }
 
 impl Tree for EmbeddedClient {
@@ -80,6 +85,13 @@ impl Tree for EmbeddedClient {
             .and_then(|handle| handle.stat());
         stat.map(|stat| stat.size_bytes)
             .map_err(|errno| TreeError::new(Operation::Stat, path, errno))
+    }
+
+    fn ring(&self, path: &str) -> Result<Box<dyn Transport>, TreeError> {
+        match self.client.open(path, OpenFlags::READ_WRITE) {
+            Ok(handle) => Ok(Box::new(handle)),
+            Err(errno) => Err(TreeError::new(Operation::Open, path, errno)),
+        }
     }
 
     fn list(&self, path: &str) -> Result<Vec<String>, TreeError> {

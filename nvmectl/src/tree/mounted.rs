@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
+use nvme_driver::ring::client::Transport;
+
 use super::{Access, Errno, Operation, Tree, TreeError, TreeFile};
 
 /// A driver's tree below a folder: a FUSE mount on Linux, a scheme on Redox.
@@ -47,6 +49,14 @@ impl MountedTree {
         }
         Ok(self.root.join(path))
     }
+
+    fn open_file(&self, path: &str, access: Access) -> Result<File, TreeError> {
+        OpenOptions::new()
+            .read(true)
+            .write(access == Access::ReadWrite)
+            .open(self.locate(Operation::Open, path)?)
+            .map_err(|error| TreeError::of_io(Operation::Open, path, &error))
+    }
 }
 
 /// Whether there is nothing of a name. Redox says ENODEV of a name in `/scheme` that is no scheme's.
@@ -65,14 +75,13 @@ impl Tree for MountedTree {
             .map_err(|error| TreeError::of_io(Operation::Stat, path, &error))
     }
 
+    fn ring(&self, path: &str) -> Result<Box<dyn Transport>, TreeError> {
+        Ok(Box::new(self.open_file(path, Access::ReadWrite)?))
+    }
+
     fn open(&self, path: &str, access: Access) -> Result<Box<dyn TreeFile>, TreeError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(access == Access::ReadWrite)
-            .open(self.locate(Operation::Open, path)?)
-            .map_err(|error| TreeError::of_io(Operation::Open, path, &error))?;
         Ok(Box::new(MountedFile {
-            file,
+            file: self.open_file(path, access)?,
             path: path.to_owned(),
         }))
     }

@@ -1,4 +1,5 @@
 //! Trees that are really mounted.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -59,6 +60,12 @@ impl Daemon {
             assert!(Instant::now() < deadline, "the daemon does not serve");
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// How many pieces of memory it has mapped whose names have `name` in them.
+    pub fn maps(&self, name: &str) -> usize {
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.child.id())).unwrap();
+        maps.lines().filter(|line| line.contains(name)).count()
     }
 
     pub fn kill(&mut self) {
