@@ -82,6 +82,7 @@ pub fn stats(reads: u64, at_s: u64) -> StatsDocument {
             state: "ready".into(),
             mdts_bytes: Some(1 << 20),
             irq_mode: "msix".into(),
+            numa_node: None,
             scheduler: "cpuaffinity".into(),
         },
         health: None,

@@ -158,6 +158,7 @@ pub fn document_of(monotonic_ns: u64, queues: Vec<QueueStats>) -> StatsDocument 
             state: "ready".to_owned(),
             mdts_bytes: Some(524_288),
             irq_mode: "msix".to_owned(),
+            numa_node: Some(1),
             scheduler: "cpuaffinity".to_owned(),
         },
         health: Some(health()),

@@ -216,6 +216,10 @@ pub struct ControllerInfo {
     pub mdts_bytes: Option<u64>,
     /// How interrupts arrive: `"msix"`, `"msi"`, `"intx"` or `"none"`.
     pub irq_mode: String,
+    /// The NUMA node that the controller is near to; `null` where there is one node or nobody knows, and from a driver that
+    /// writes 1.2 or less.
+    #[serde(default)]
+    pub numa_node: Option<u32>,
     /// The scheduler that chooses queues: `"none"`, `"roundrobin"`, `"cpuaffinity"`, ...
     pub scheduler: String,
 }

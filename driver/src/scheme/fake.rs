@@ -373,6 +373,7 @@ impl BlockService for Arc<Fake> {
                 state: "ready".into(),
                 mdts_bytes: None,
                 irq_mode: "none".into(),
+                numa_node: None,
                 scheduler: "none".into(),
             },
             health: None,

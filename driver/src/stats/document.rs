@@ -115,6 +115,7 @@ pub(crate) fn render(driver: &Inner, histograms: bool) -> StatsDocument {
             state: state.name().to_owned(),
             mdts_bytes: identity.mdts_bytes,
             irq_mode: identity.irq_mode.to_owned(),
+            numa_node: identity.numa_node,
             scheduler: driver.scheduler().to_string(),
         },
         health: driver
