@@ -61,6 +61,11 @@ pub trait Load: Send {
     fn sleeps(&mut self) -> bool {
         true
     }
+    /// Whether a program of this machine has to run before this load gets on: one that has results to take, say. A worker
+    /// that finds nothing to do lets others run sooner then.
+    fn is_for_a_program(&self) -> bool {
+        false
+    }
     /// One answer; may submit again at once.
     fn finished(&mut self, done: Finished<u64>, port: &mut LoadPort<'_>);
     /// The driver stops ([`IoError::Stopped`]) or has lost the device ([`IoError::Lost`]). All requests have been
@@ -648,6 +653,12 @@ impl Worker {
         }
         (until_ns, worked)
     }
+}
+
+/// Whether some load gets on only when a program of this machine has run.
+fn loads_wait(loads: &[Option<ActiveLoad>]) -> bool {
+    let mut active = loads.iter().flatten();
+    active.any(|active| active.state != LoadState::Done && active.load.is_for_a_program())
 }
 
 /// Tells all loads that the worker is about to sleep; whether it may.

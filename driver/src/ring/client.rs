@@ -16,9 +16,9 @@ use crate::scheme::Errno;
 /// How long [`Client::wait`] looks for a result before it asks the system to be woken.
 const SPIN: Duration = Duration::from_micros(100);
 /// After so long it lets others run between its looks: the driver may want this very CPU.
-const YIELD_AFTER: Duration = Duration::from_micros(5);
+const YIELD_AFTER: Duration = Duration::from_nanos(200);
 /// Looks between two readings of the clock.
-const LOOKS: u32 = 64;
+const LOOKS: u32 = 16;
 
 /// Why a ring does not do what it was asked.
 #[derive(Debug, thiserror::Error)]

@@ -617,6 +617,10 @@ impl Load for Server {
         self.publish();
     }
 
+    fn is_for_a_program(&self) -> bool {
+        self.taken() == 0 || load(&self.memory, word::CQ_HEAD) != self.published
+    }
+
     fn sleeps(&mut self) -> bool {
         if self.flags & (flag::BROKEN | flag::ENDED) != 0 || self.closing {
             return true;

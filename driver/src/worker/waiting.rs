@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Order, Turn, Worker, loads_sleep};
+use super::{Order, Turn, Worker, loads_sleep, loads_wait};
 use crate::backend::Waiter;
 use crate::clock::Clock;
 use crate::config::PollingMode;
@@ -19,6 +19,8 @@ const IDLE_SPIN_NS: u64 = 20_000;
 const SPIN_NS: u64 = 200_000;
 /// A worker that has looked in vain for this long lets others run between its looks.
 const YIELD_AFTER_NS: u64 = 10_000;
+/// And for so long where a program of this machine has to run before there is more to do.
+const YIELD_SOON_NS: u64 = 500;
 /// How long an adaptive worker looks on the only CPU, and only while a single command is out: with more of them there
 /// are clients who want to run. A small part of a time slice.
 const LONE_SPIN_NS: u64 = 50_000;
@@ -82,7 +84,8 @@ pub(crate) fn run(
                 }
                 let is_expected = |limit_ns| pace.expects_of(&worker.queue, now_ns, limit_ns);
                 if waiting.spins(commands, idle_ns, is_expected) {
-                    if waiting.yields(commands, idle_ns) {
+                    let soon = idle_ns > YIELD_SOON_NS && loads_wait(&worker.loads);
+                    if soon || waiting.yields(commands, idle_ns) {
                         std::thread::yield_now();
                     }
                     if waiting.mode == PollingMode::Polling && commands_out && waiting.poll_interval_ns > 0 {
@@ -94,9 +97,12 @@ pub(crate) fn run(
                             std::hint::spin_loop();
                         }
                     } else if commands_out {
+                        // With no pause in between: it takes as long as several looks, and under a hypervisor may leave
+                        // the CPU.
                         worker.look();
+                    } else {
+                        std::hint::spin_loop();
                     }
-                    std::hint::spin_loop();
                     continue;
                 }
                 let now_ns = clock.now_ns();
