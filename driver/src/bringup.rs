@@ -140,8 +140,8 @@ pub(crate) struct Bringup {
 /// An I/O queue pair that the controller has agreed to.
 pub(crate) struct QueueParts {
     pub(crate) vector: u16,
-    /// Its class (`QPRIO_*`), where the controller heeds it and there are queues for each.
-    pub(crate) qprio: Option<u8>,
+    /// Its class, as the place of one in [`Priority::ALL`], where the controller heeds it and there are queues for each.
+    pub(crate) class: Option<usize>,
     pub(crate) parts: Parts,
 }
 
@@ -316,15 +316,24 @@ impl Bringup {
     }
 
     /// The class of queue `qid`, if queues have classes: they are dealt out, the most urgent first.
-    fn qprio(&self, qid: u16) -> Option<u8> {
+    fn class(&self, qid: u16) -> Option<usize> {
         let weighted = self.arbitration_mechanism() == register::AMS_WEIGHTED_ROUND_ROBIN;
-        let classes = Priority::ALL.len() as u16;
-        (weighted && self.wanted_queues >= classes).then(|| ((qid - 1) % classes) as u8)
+        let classes = Priority::ALL.len();
+        (weighted && usize::from(self.wanted_queues) >= classes).then(|| usize::from(qid - 1) % classes)
+    }
+
+    /// What the controller is told of queue `qid`. Nothing bounds how long its strict class keeps the others waiting (Base
+    /// 2.0, section 3.4.4.2), so where queues differ by class none is in it: urgent ones share by weight, as high ones do.
+    fn qprio(&self, qid: u16) -> u8 {
+        match self.class(qid) {
+            None => command::QPRIO_URGENT,
+            Some(class) => (class as u8).max(command::QPRIO_HIGH),
+        }
     }
 
     /// After the number of queues is known.
     fn after_number_of_queues(&self) -> Step {
-        if self.qprio(1).is_some() {
+        if self.class(1).is_some() {
             Step::SetArbitration
         } else {
             self.after_arbitration()
@@ -520,7 +529,7 @@ impl Bringup {
                 let rings = self.making.as_ref().map(|making| &making.parts.rings);
                 let (size_z, iova) =
                     rings.map_or((0, 0), |rings| ((rings.entries - 1) as u16, rings.sq.iova()));
-                let qprio = self.qprio(qid).unwrap_or(command::QPRIO_URGENT);
+                let qprio = self.qprio(qid);
                 (
                     command::create_io_sq(qid, size_z, iova, qid, qprio),
                     AdminData::None,
@@ -687,7 +696,7 @@ impl Bringup {
             0 | 1 => 0,
             vectors => 1 + (qid - 1) % (vectors - 1),
         };
-        let qprio = self.qprio(qid);
-        Ok(self.making.insert(QueueParts { vector, qprio, parts }))
+        let class = self.class(qid);
+        Ok(self.making.insert(QueueParts { vector, class, parts }))
     }
 }

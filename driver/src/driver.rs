@@ -268,8 +268,9 @@ impl Driver {
         let mut workers = Vec::new();
         let mut queues = Vec::new();
         let mut has_classes = controller.queues.len() >= Priority::ALL.len();
-        while let Some((vector, qprio)) = controller.queues.front().map(|queue| (queue.vector, queue.qprio)) {
-            has_classes &= qprio.is_some();
+        while let Some((vector, class)) = controller.queues.front().map(|queue| (queue.vector, queue.class)) {
+            // A queue that was taken before leaves the others in places of other classes than their own.
+            has_classes &= class == Some(queues.len() % Priority::ALL.len());
             let waiter = controller.backend.waiter(vector)?;
             let Some(queue) = controller.take_queue() else {
                 break;
@@ -420,6 +421,7 @@ impl Driver {
                 request,
                 client,
                 class,
+                place: 0,
             };
             queue.shared.submit(item, self.0.clock.now_ns());
         }

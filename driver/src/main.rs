@@ -124,10 +124,14 @@ const EXAMPLES: &str = "\
 Environment (each with its default):
   NVME_NUM_QUEUES=0          I/O queue pairs, 0 = one for each CPU
   NVME_QUEUE_DEPTH=1024      entries of each
-  NVME_POLLING_MODE=adaptive how completions are noticed: false, true, adaptive, or by the queue: 1:true,false
+  NVME_POLLING_MODE=adaptive how completions are noticed: false, true, adaptive, or a
+                             list: 1:true,2:false,adaptive is queues 1, 2 and the others
   NVME_POLL_INTERVAL_US=10   between two looks when polling, 0 = spin
   NVME_ZERO_COPY=true        DMA straight from and to the caller's buffer
-  NVME_SCHEDULER=cpuaffinity none, roundrobin, cpuaffinity
+  NVME_SCHEDULER=cpuaffinity none, roundrobin, cpuaffinity, priority, deadline
+  NVME_SCHEDULER_WINDOW=32   commands of a queue at the device, beyond which requests wait
+                             under roundrobin, priority and deadline; 0 = all it holds
+  NVME_PRIORITY_WEIGHTS=16:4:1 shares of high:medium:low under priority, 1 to 256 each
   NVME_SLOW_US=10000         from how long on a command is kept as slow, 0 = failed ones only
   NVME_BENCHMARK=0           1 = run the benchmark (--bench-...) and exit
 

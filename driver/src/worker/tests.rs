@@ -47,3 +47,5 @@ fn a_load_that_goes_on_learns_of_a_namespace_that_goes() {
         worker.turn(&Clock::system());
     }
 }
+
+mod steps;
