@@ -298,11 +298,11 @@ unsafe impl Backend for VfioBackend {
         Ok(Box::new(self.interrupts.waiter(vector)?))
     }
 
-    /// The IOMMU's table is too slow to change for each command.
     fn register(&self, memory: &Arc<SharedMemory>) -> Result<Registration, BackendError> {
         self.memory.register(memory)
     }
 
+    /// The IOMMU's table is too slow to change for each command.
     fn windows(&self, _qid: u16, _slots: usize, _page_bytes: usize) -> Option<Box<dyn Windows>> {
         None
     }
