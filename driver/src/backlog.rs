@@ -42,6 +42,8 @@ pub(crate) struct Item<T> {
     pub(crate) request: Request<T>,
     pub(crate) client: u64,
     pub(crate) class: Class,
+    /// The place of its namespace at the queue; 0 until a worker has taken it.
+    pub(crate) place: usize,
 }
 
 impl<T> Item<T> {

@@ -45,6 +45,8 @@ pub(crate) struct Inner {
     pub(crate) admin: AdminHandle,
     /// The [`SchedulerKind`].
     scheduler: AtomicU8,
+    /// Held while that is changed, so that the queues' are what it is in the end.
+    changes_scheduler: Mutex<()>,
     /// Whether each of the controller's queues is for one class.
     has_classes: bool,
     pub(crate) instance_id: String,
@@ -316,6 +318,7 @@ impl Driver {
             identity: Arc::clone(controller.identity()),
             namespaces: Arc::clone(&namespaces),
             scheduler: AtomicU8::new(config.scheduler as u8),
+            changes_scheduler: Mutex::default(),
             has_classes,
             instance_id: instance_id(),
             started_ns: controller.opened_ns,
@@ -440,6 +443,8 @@ impl Driver {
 
     /// Schedules requests so from now on, those that wait too: none of them is lost, and none is answered twice.
     pub fn set_scheduler(&self, kind: SchedulerKind) {
+        let changes = &self.0.changes_scheduler;
+        let _changes = changes.lock().unwrap_or_else(PoisonError::into_inner);
         self.0.scheduler.store(kind as u8, Ordering::Relaxed);
         for queue in &self.0.queues {
             queue.shared.set_scheduler(kind);

@@ -286,10 +286,21 @@ impl<T> IoQueue<T> {
         Ok(())
     }
 
-    /// Why a request cannot be done as it is, if so.
+    /// The place of the namespace that a request is for.
+    ///
+    /// # Errors
+    /// Why the request cannot be done as it is.
     #[inline]
-    pub(crate) fn refusal(&self, request: &Request<T>) -> Option<IoError> {
-        self.check(request).err()
+    pub(crate) fn place_for(&self, request: &Request<T>) -> Result<usize, IoError> {
+        self.check(request)
+    }
+
+    /// Whether the namespace in this place is `nsid` still. What has that number next stands in another place.
+    #[inline]
+    pub(crate) fn is_still(&self, place: usize, nsid: u32) -> bool {
+        self.namespaces
+            .get(place)
+            .is_some_and(|namespace| namespace.nsid == nsid)
     }
 
     /// Whether there are requests with commands still to be sent.

@@ -1,7 +1,7 @@
 //! The owner of one I/O queue pair: takes requests from other threads, runs loads of its own, reaps and answers.
 //!
 //! `Worker::turn` does what can be done at one moment and says when to come back; it never waits. The thread around
-//! it is [`run`], in `waiting`.
+//! it is `run`, in `waiting`.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -132,6 +132,7 @@ impl LoadPort<'_> {
                     request: request.map(|tag| Origin::Load { load, tag }),
                     client: LOAD_CLIENTS | u64::from(load),
                     class,
+                    place: 0,
                 };
                 backlog.take(self.queue, item)
             }
@@ -154,7 +155,8 @@ impl LoadPort<'_> {
         }
     }
 
-    /// Requests that [`LoadPort::submit`] still takes.
+    /// Requests that the queue itself has room for: as many as [`LoadPort::submit`] still takes, unless the scheduler orders
+    /// requests. Under one that does they wait in the driver instead, and each client has its share of the places there.
     #[inline]
     pub fn room(&self) -> usize {
         self.queue.room()
@@ -512,13 +514,16 @@ impl Worker {
     #[inline]
     fn look(&mut self) {
         let mut vain = 0;
-        while vain < LOOKS
-            && !self.queue.has_completion()
-            && !self.shared.has_news(self.order, self.queue.room() > 0)
-        {
+        while vain < LOOKS && !self.queue.has_completion() && !self.has_news() {
             vain += 1;
         }
         self.queue.recorder().polls_empty(vain);
+    }
+
+    /// Whether there is something new for it since its last turn, but for completions.
+    #[inline]
+    fn has_news(&self) -> bool {
+        self.shared.has_news(self.order, self.takes_requests())
     }
 
     /// Gives each answer to whom it belongs.
@@ -557,6 +562,7 @@ impl Worker {
                 request,
                 client,
                 class,
+                ..
             }) = self.shared.inbox.pop()
             else {
                 break;
@@ -576,6 +582,7 @@ impl Worker {
                         request,
                         client,
                         class,
+                        place: 0,
                     },
                 ),
             };
@@ -641,7 +648,8 @@ impl Worker {
             }
             match active.state {
                 LoadState::Done if active.outstanding == 0 => *place = None,
-                LoadState::Worked => worked = true,
+                // Its turn is one of before: while draining it has none.
+                LoadState::Worked if self.order == Order::Run => worked = true,
                 LoadState::WaitUntil(at_ns) if self.order == Order::Run => {
                     until_ns = Some(until_ns.map_or(at_ns, |until| until.min(at_ns)))
                 }

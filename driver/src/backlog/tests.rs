@@ -27,6 +27,7 @@ fn item(number: u64, client: u64, op: Op, bytes: usize, class: Class, arrived_ns
         },
         client,
         class,
+        place: 0,
     }
 }
 

@@ -51,24 +51,21 @@ impl Scheduled {
     pub(super) fn take(
         &mut self,
         queue: &IoQueue<Origin>,
-        item: Item<Origin>,
+        mut item: Item<Origin>,
     ) -> Result<(), Rejected<Origin>> {
-        let why = match queue.refusal(&item.request) {
-            Some(why) => Some(why),
-            None if self.retires => Some(IoError::Busy),
-            None => None,
+        let (item, why) = match queue.place_for(&item.request) {
+            Err(why) => (item, why),
+            Ok(_) if self.retires => (item, IoError::Busy),
+            Ok(place) => {
+                item.place = place;
+                match self.backlog.push(item) {
+                    Ok(()) => return Ok(()),
+                    Err(item) => (item, IoError::Busy),
+                }
+            }
         };
-        let request = match why {
-            None => match self.backlog.push(item) {
-                Ok(()) => return Ok(()),
-                Err(item) => item.request,
-            },
-            Some(_) => item.request,
-        };
-        Err(Rejected {
-            request,
-            why: why.unwrap_or(IoError::Busy),
-        })
+        let request = item.request;
+        Err(Rejected { request, why })
     }
 }
 
@@ -140,8 +137,15 @@ impl Worker {
             };
             released = true;
             self.queue.scheduled(item.class.priority);
-            // Its namespace may have gone meanwhile.
-            if let Err(Rejected { request, why }) = self.queue.submit_by(item.request, deadline_ns) {
+            // Its namespace may have gone meanwhile. One that has its number now may have blocks of another size, for which
+            // it is not meant.
+            let submitted = if self.queue.is_still(item.place, item.request.nsid) {
+                self.queue.submit_by(item.request, deadline_ns)
+            } else {
+                let (request, why) = (item.request, IoError::NoNamespace);
+                Err(Rejected { request, why })
+            };
+            if let Err(Rejected { request, why }) = submitted {
                 self.refused
                     .push_back(Finished::without_command(request, Err(why), now_ns));
             }

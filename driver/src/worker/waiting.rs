@@ -90,10 +90,7 @@ pub(crate) fn run(
                     }
                     if waiting.mode == PollingMode::Polling && commands_out && waiting.poll_interval_ns > 0 {
                         let next_ns = now_ns.saturating_add(waiting.poll_interval_ns);
-                        let Worker {
-                            queue, shared, order, ..
-                        } = &worker;
-                        while clock.now_ns() < next_ns && !shared.has_news(*order, queue.room() > 0) {
+                        while clock.now_ns() < next_ns && !worker.has_news() {
                             std::hint::spin_loop();
                         }
                     } else if commands_out {
@@ -121,6 +118,7 @@ pub(crate) fn run(
                     continue;
                 }
                 let polls = waiting.mode == PollingMode::Polling;
+                let takes = worker.takes_requests();
                 let Worker {
                     queue,
                     shared,
@@ -130,7 +128,7 @@ pub(crate) fn run(
                 } = &mut worker;
                 waiter.wait(timeout, &mut || {
                     (*order == Order::Run && !loads_sleep(loads))
-                        || shared.has_news(*order, queue.room() > 0)
+                        || shared.has_news(*order, takes)
                         || queue.recorder().copy_asked()
                         || (!polls && *order < Order::Hold && queue.has_completion())
                 });
