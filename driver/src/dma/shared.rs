@@ -53,16 +53,15 @@ impl SharedMemory {
         Origin::create(checked(len)?)
     }
 
-    /// Memory that the process of thread `pid` knows under the number `descriptor`, `len_bytes` long. While this runs that
-    /// thread must wait for it: a number that is given to another process meanwhile would be that one's.
+    /// Memory that the process of thread `pid`, which is user `uid`'s, knows under the number `descriptor`, `len_bytes` long.
     ///
     /// # Errors
-    /// `EACCES` if that process could not write to it itself, `EINVAL` if it is no memory of which all will stay there
+    /// `EACCES` if that process could not write to it itself or is another user's, `EINVAL` if it is no memory of which all will stay there
     /// (see the page on rings, `docs::rings`) or has another length, and what the system says.
     #[cfg(target_os = "linux")]
-    pub fn of_process(pid: u32, descriptor: u32, len_bytes: u64) -> io::Result<Self> {
+    pub fn of_process(pid: u32, uid: u32, descriptor: u32, len_bytes: u64) -> io::Result<Self> {
         let len = usize::try_from(len_bytes).unwrap_or(usize::MAX);
-        Origin::of_process(pid, descriptor, checked(len)?)
+        Origin::of_process(pid, uid, descriptor, checked(len)?)
     }
 
     /// Memory that another process has made under `name`, `len_bytes` long.

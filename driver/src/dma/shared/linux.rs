@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 
 use rustix::fs::{
     FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat,
-    ftruncate, memfd_create, open,
+    ftruncate, memfd_create, open, openat,
 };
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
@@ -39,17 +39,29 @@ impl Origin {
         Self::map(memfd, len)
     }
 
-    pub(super) fn of_process(pid: u32, descriptor: u32, len: usize) -> io::Result<SharedMemory> {
-        let path = format!("/proc/{pid}/fd/{descriptor}");
-        let seen = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    pub(super) fn of_process(pid: u32, uid: u32, descriptor: u32, len: usize) -> io::Result<SharedMemory> {
+        // Held open, this is that process or, when it has ended, none: never another one that has got its number since.
+        let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let process = open(format!("/proc/{pid}"), folder, Mode::empty())?;
+        // A write that is asynchronous does not keep its thread from ending, so the number may be somebody else's already.
+        if owner_of(&process)? != [uid; 4] {
+            return Err(Errno::ACCESS.into());
+        }
+        let place = OFlags::PATH | OFlags::CLOEXEC;
+        let seen = openat(&process, format!("fd/{descriptor}"), place, Mode::empty())?;
         let about = OpenFile::of("self", seen.as_raw_fd())?;
         // Memfds with huge pages are elsewhere: of these a hole that the client makes may not be filled again.
         if about.mount != memfd_mount()? || u64::try_from(fstat(&seen)?.st_size).ok() != Some(len as u64) {
             return Err(Errno::INVAL.into());
         }
         // Flags and inode come from one look at one open file, so there is nothing to exchange in between.
-        let theirs = OpenFile::of(&pid.to_string(), i32::try_from(descriptor).unwrap_or(-1))?;
+        let text = text_of(&process, &format!("fdinfo/{descriptor}"))?;
+        let theirs = OpenFile::parse(&text).ok_or(Errno::OPNOTSUPP)?;
         if !theirs.is_writable || (theirs.mount, theirs.inode) != (about.mount, about.inode) {
+            return Err(Errno::ACCESS.into());
+        }
+        // It has not become another user's by execve(2) meanwhile.
+        if owner_of(&process)? != [uid; 4] {
             return Err(Errno::ACCESS.into());
         }
         let again = format!("/proc/self/fd/{}", seen.as_raw_fd());
@@ -121,6 +133,20 @@ impl OpenFile {
     }
 }
 
+fn text_of(process: &OwnedFd, name: &str) -> io::Result<String> {
+    let file = openat(process, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    io::read_to_string(fs::File::from(file))
+}
+
+/// The real, effective, saved and file system user of a process.
+fn owner_of(process: &OwnedFd) -> io::Result<[u32; 4]> {
+    let text = text_of(process, "status")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let mut numbers = line.unwrap_or_default().split_whitespace().map(str::parse);
+    let mut next = || numbers.next().and_then(Result::ok).ok_or(Errno::OPNOTSUPP);
+    Ok([next()?, next()?, next()?, next()?])
+}
+
 /// The kernel's own mount on which all memfds of ordinary pages are.
 fn memfd_mount() -> io::Result<u64> {
     static MOUNT: OnceLock<u64> = OnceLock::new();
@@ -142,7 +168,13 @@ mod tests {
 
     fn errno_of(descriptor: RawFd, len: u64) -> Option<Errno> {
         let number = u32::try_from(descriptor).unwrap();
-        let error = SharedMemory::of_process(std::process::id(), number, len).err()?;
+        let error = SharedMemory::of_process(
+            std::process::id(),
+            rustix::process::geteuid().as_raw(),
+            number,
+            len,
+        )
+        .err()?;
         Some(Errno::from_io_error(&error).unwrap_or(Errno::INVAL))
     }
 
@@ -154,10 +186,26 @@ mod tests {
     }
 
     #[test]
+    fn a_process_of_another_user_is_not_looked_into() {
+        let ours = SharedMemory::create(LEN).unwrap();
+        let number = u32::try_from(ours.descriptor().as_raw_fd()).unwrap();
+        let other = rustix::process::geteuid().as_raw().wrapping_add(1);
+        let refused = SharedMemory::of_process(std::process::id(), other, number, LEN as u64);
+        let error = refused.err().and_then(|error| Errno::from_io_error(&error));
+        assert_eq!(error, Some(Errno::ACCESS));
+    }
+
+    #[test]
     fn both_sides_see_one_memory() {
         let ours = SharedMemory::create(LEN).unwrap();
         let number = u32::try_from(ours.descriptor().as_raw_fd()).unwrap();
-        let theirs = SharedMemory::of_process(std::process::id(), number, LEN as u64).unwrap();
+        let theirs = SharedMemory::of_process(
+            std::process::id(),
+            rustix::process::geteuid().as_raw(),
+            number,
+            LEN as u64,
+        )
+        .unwrap();
         assert!(ours.copy_in(5000, b"hello"));
         let mut seen = [0; 5];
         assert!(theirs.copy_out(5000, &mut seen));

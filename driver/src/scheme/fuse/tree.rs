@@ -113,8 +113,8 @@ const fn handle_id(handle: FileHandle) -> HandleId {
     HandleId(handle.0 & !(WAITS | SHARES))
 }
 
-/// What a client has written to a handle: a message that names memory comes with that memory, which is found now, while
-/// the client waits for the answer and cannot have become somebody else.
+/// What a client has written to a handle: a message that names memory comes with that memory. The client may not wait for the
+/// answer (libaio), and its number be another process's by now: so the process must be the user's who wrote.
 ///
 /// # Errors
 /// It is not there, or is not to be shared.
@@ -127,7 +127,7 @@ fn write_call(req: &Request, handle: FileHandle, offset: u64, data: &[u8]) -> Re
         // A process that this one does not see has no number here.
         let memory = match req.pid() {
             0 => return Err(fuser::Errno::EACCES),
-            pid => SharedMemory::of_process(pid, name.descriptor, name.len_bytes),
+            pid => SharedMemory::of_process(pid, req.uid(), name.descriptor, name.len_bytes),
         };
         return match memory {
             Ok(memory) => Ok(Call::Share {
