@@ -486,6 +486,8 @@ impl Scheme {
                 })
             }
             (Node::Document(kind), _) => (kind.fixed_bytes().unwrap_or(0), NO_BLOCK_BYTES),
+            #[cfg(feature = "io-uring-compat")]
+            (Node::Ring(_), _) => (ring::SHOWN_BYTES, NO_BLOCK_BYTES),
             _ => (0, NO_BLOCK_BYTES),
         };
         Ok(handle::stat(

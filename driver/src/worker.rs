@@ -389,6 +389,8 @@ pub(crate) struct Worker {
     /// What waited and could not be done when its turn came.
     refused: VecDeque<Finished<Origin>>,
     loads: Vec<Option<ActiveLoad>>,
+    /// Which load, modulo their number, had the last turn first.
+    first_load: usize,
     namespaces: Arc<NamespaceTable>,
     /// The version of the namespaces that the queue knows.
     version: u64,
@@ -414,6 +416,7 @@ impl Worker {
             queue,
             shared,
             loads: Vec::new(),
+            first_load: 0,
             order: Order::Run,
             timed_out: false,
             turned_ns: 0,
@@ -633,7 +636,14 @@ impl Worker {
     fn turn_loads(&mut self, now_ns: u64) -> (Option<u64>, bool) {
         let mut until_ns: Option<u64> = None;
         let mut worked = false;
-        for (load, place) in self.loads.iter_mut().enumerate() {
+        // Another one first each time, since that one has all of the room.
+        self.first_load = self.first_load.wrapping_add(1);
+        let count = self.loads.len();
+        let first = self.first_load.checked_rem(count).unwrap_or(0);
+        for load in (first..count).chain(0..first) {
+            let Some(place) = self.loads.get_mut(load) else {
+                continue;
+            };
             let Some(active) = place else { continue };
             if active.state != LoadState::Done && self.order == Order::Run {
                 let mut port = LoadPort {

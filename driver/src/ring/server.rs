@@ -8,7 +8,7 @@
 //! | entries change while they are looked at | each is copied first, once |
 //! | an index jumps | the ring is broken: nothing is taken or put there any more, and waiting reads are told |
 //! | the completion ring is full | nothing is taken until there is room: an answer always has its place |
-//! | entries without an end | a turn takes as many as the ring has, and no more than the queue has room for |
+//! | entries without an end | a turn takes a few, and no more than the queue has room for |
 //! | the driver's own words are overwritten | it keeps its own count, and does not read them |
 //!
 //! Time, threads and system calls are elsewhere, so that all of this runs under a clock that is moved by hand.
@@ -29,6 +29,8 @@ use crate::request::{Finished, Op, Request};
 use crate::scheme::Errno;
 use crate::worker::{Load, LoadPort, LoadState};
 
+/// Entries taken in one turn: what needs no command costs the worker's other clients time all the same.
+const TURN_ENTRIES: u32 = 32;
 /// No slot.
 const NIL: u32 = u32::MAX;
 
@@ -277,7 +279,7 @@ impl Server {
         if self.flags & (flag::BROKEN | flag::ENDED) != 0 || self.closing {
             return false;
         }
-        let waiting = self.waiting_entries();
+        let waiting = self.waiting_entries().min(TURN_ENTRIES);
         let mut left = waiting;
         while left > 0 && port.room() > 0 && self.ready.is_empty() {
             let has_place = self.has_place();
@@ -520,9 +522,9 @@ impl Server {
         let orders = {
             let mut state = self.shared.lock();
             self.shared.has_orders.store(false, Ordering::Relaxed);
+            self.closing = self.shared.closed.load(Ordering::Relaxed);
             std::mem::take(&mut state.orders)
         };
-        self.closing = self.shared.closed.load(Ordering::Relaxed);
         for order in orders {
             match order {
                 Order::Register(index, memory, tells_runs, then) => {

@@ -137,9 +137,13 @@ impl Shared {
 
     /// Nothing more is to be taken, and the ring ends when all that was is answered. The worker has to be nudged.
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
-        // Also where no orders are taken any more.
-        self.has_orders.store(true, Ordering::Release);
+        {
+            // As `give`: who takes the orders clears the mark with this lock held.
+            let _state = self.lock();
+            self.closed.store(true, Ordering::Relaxed);
+            // Also where no orders are taken any more.
+            self.has_orders.store(true, Ordering::Release);
+        }
         self.end_waiting(Err(Errno::EBADF));
     }
 

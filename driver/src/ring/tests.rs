@@ -549,6 +549,48 @@ fn rings_that_cannot_be_are_refused() {
     assert_eq!(made.map(drop), Err(Errno::EINVAL), "too little memory");
 }
 
+#[test]
+fn a_turn_takes_a_few_entries_also_of_those_that_cost_the_client_nothing() {
+    let mut rig = Rig::new();
+    let geometry = Geometry {
+        sq_entries: 256,
+        cq_entries: 256,
+    };
+    let mut greedy = Ring::open(&rig.driver, geometry, ALL, false).unwrap();
+    let mut honest = rig.ring(ALL);
+    rig.settle();
+    greedy.submit(&[Entry::nop(); 200]);
+    honest.submit(&[Entry::nop().with_user_data(1)]);
+    rig.turn();
+    assert_eq!(greedy.load(word::SQ_HEAD), 32);
+    assert_eq!(honest.errors(), [(1, 0)], "in the same turn");
+    rig.settle();
+    assert_eq!(greedy.errors().len(), 200);
+}
+
+/// As many random inputs as there is time for: `NVME_FUZZ_SECONDS` of it, without which there is none. What fails says with
+/// which seed, and from that it fails again.
+#[test]
+fn hostile_clients_for_as_long_as_is_asked() {
+    let asked = std::env::var("NVME_FUZZ_SECONDS").ok();
+    let Some(seconds) = asked.and_then(|seconds| seconds.parse().ok()) else {
+        println!("NVME_FUZZ_SECONDS is not set: skipped");
+        return;
+    };
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
+    let mut runs = 0_u64;
+    while std::time::Instant::now() < end {
+        let mut random = fastrand::Rng::with_seed(runs);
+        let mut bytes = vec![0; random.usize(..2000)];
+        random.fill(&mut bytes);
+        let outcome = std::panic::catch_unwind(|| super::fuzz::run(&bytes));
+        assert!(outcome.is_ok(), "seed {runs}");
+        runs += 1;
+    }
+    assert!(runs > 0);
+    println!("{runs} hostile clients");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     /// Whatever bytes a client puts where: see `fuzz`.

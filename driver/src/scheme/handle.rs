@@ -329,7 +329,7 @@ impl Handle {
                 (0, NO_BLOCK_BYTES)
             }
             #[cfg(feature = "io-uring-compat")]
-            File::Ring(_) => (0, NO_BLOCK_BYTES),
+            File::Ring(_) => (super::ring::SHOWN_BYTES, NO_BLOCK_BYTES),
             File::Data(data) => {
                 partition = data.partition();
                 let geometry = data.geometry()?;

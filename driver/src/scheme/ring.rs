@@ -13,6 +13,9 @@ use crate::ring::shared::{Shared, Then};
 
 /// What a read answers with: results that are there and flags, 32 bits each.
 const ANSWER_BYTES: usize = 8;
+/// What the file is said to have. Linux does one write after the other where they would make a file longer, so that one client's
+/// message would wait for the answer to another's.
+pub(crate) const SHOWN_BYTES: u64 = 4096;
 
 /// One open `N/ring`.
 pub(crate) struct RingFile {
