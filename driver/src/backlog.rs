@@ -9,8 +9,8 @@
 //! - `priority` has four classes: urgent first, the others by weight, nobody for ever ([`priority`]).
 //! - `deadline` is earliest deadline first ([`deadline`]).
 //!
-//! A client may have as many requests waiting as there are places free: one client gets half of them at most, and another
-//! one always finds room. What is beyond is answered with [`IoError::Busy`](crate::IoError::Busy).
+//! A client may have as many requests waiting as there are places free, but the last ones are kept for clients who have
+//! nothing waiting: one client gets half of them at most, and another one finds room. What is beyond is answered with [`IoError::Busy`](crate::IoError::Busy).
 
 mod clients;
 mod deadline;
@@ -31,6 +31,8 @@ use priority::Classes;
 
 /// Requests that one backlog holds.
 pub(crate) const BACKLOG_REQUESTS: usize = 2048;
+/// Places of it that only those get who have nothing waiting.
+pub(crate) const KEPT_PLACES: usize = 256;
 /// What the smallest request costs its client: a command is work, however little it moves.
 pub(crate) const LEAST_COST_BYTES: u64 = 4096;
 /// What the largest costs, so that sums stay far from the end of their range.
@@ -137,7 +139,8 @@ impl<T> Backlog<T> {
     #[inline]
     pub(crate) fn push(&mut self, item: Item<T>) -> Result<(), Item<T>> {
         let client = self.clients.of(item.client);
-        if self.clients.waiting(client) as usize >= self.free.len() {
+        let (waiting, free) = (self.clients.waiting(client) as usize, self.free.len());
+        if waiting >= free || (waiting > 0 && free <= KEPT_PLACES) {
             return Err(item);
         }
         self.put(item, client)

@@ -126,6 +126,8 @@ pub struct IoQueue<T> {
     /// Requests that have not got here yet and are shown as waiting too.
     behind: u64,
     finished: VecDeque<Finished<T>>,
+    /// Whether this pass has kept a late command.
+    kept_late: bool,
 }
 
 /// A command could not be sent yet, for want of a slot or of pages.
@@ -159,6 +161,7 @@ impl<T> IoQueue<T> {
             waiting: VecDeque::with_capacity(capacity),
             behind: 0,
             finished: VecDeque::with_capacity(capacity),
+            kept_late: false,
         }
     }
 
@@ -256,6 +259,18 @@ impl<T> IoQueue<T> {
     #[allow(clippy::result_large_err)]
     #[inline]
     pub fn submit_by(&mut self, request: Request<T>, deadline_ns: u64) -> Result<(), Rejected<T>> {
+        self.submit_due(request, deadline_ns, true)
+    }
+
+    /// The same; `shows_late` says whether a recorder may keep it for being late.
+    #[allow(clippy::result_large_err)]
+    #[inline]
+    pub(crate) fn submit_due(
+        &mut self,
+        request: Request<T>,
+        deadline_ns: u64,
+        shows_late: bool,
+    ) -> Result<(), Rejected<T>> {
         let namespace = match self.check(&request) {
             Ok(namespace) => namespace,
             Err(why) => return Err(Rejected { request, why }),
@@ -276,6 +291,7 @@ impl<T> IoQueue<T> {
             result: Ok(()),
             doorbell_ns,
             deadline_ns,
+            shows_late,
         });
         self.waiting.push_back(number);
         if self.waiting.len() == 1 {
@@ -387,6 +403,7 @@ impl<T> IoQueue<T> {
     /// [`IoQueue::next_finished`].
     #[inline]
     pub fn reap(&mut self, now_ns: u64) -> usize {
+        self.kept_late = false;
         for _ in 0..PASS {
             let Some(completed) = self.pair.reap(now_ns) else {
                 break;
@@ -447,10 +464,13 @@ impl<T> IoQueue<T> {
             return;
         };
         let status = entry.status();
+        // One of a pass: where many are late they would push others' failed commands out of the recorder.
+        let keeps_late = now_ns > active.deadline_ns && active.shows_late && !self.kept_late;
         if now_ns.saturating_sub(active.request.arrived_ns) >= self.slow_ns
             || !status.is_success()
-            || now_ns > active.deadline_ns
+            || keeps_late
         {
+            self.kept_late |= keeps_late;
             let namespace = &self.namespaces[active.namespace];
             let record = active.record(&part, namespace, self.pair.qid(), entry.cid);
             self.recorder.keep(Record {

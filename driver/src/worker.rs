@@ -277,7 +277,7 @@ impl Shared {
     }
 
     #[inline]
-    fn scheduler(&self) -> SchedulerKind {
+    pub(crate) fn scheduler(&self) -> SchedulerKind {
         SchedulerKind::of(self.kind.load(Ordering::Acquire))
     }
 

@@ -119,6 +119,18 @@ fn another_client_finds_room_whatever_one_asks_for() {
 }
 
 #[test]
+fn another_client_finds_room_whatever_many_ask_for() {
+    let mut backlog = backlog(SchedulerKind::RoundRobin);
+    let class = Class::default();
+    for client in 1..=40 {
+        let taken = (0..3000)
+            .filter(|number| backlog.push(item(*number, client, Op::Read, 0, class, 0)).is_ok())
+            .count();
+        assert!(taken > 0, "client {client} finds room");
+    }
+}
+
+#[test]
 fn urgent_goes_first_and_not_for_ever() {
     let mut backlog = backlog(SchedulerKind::Priority);
     for number in 0..500 {

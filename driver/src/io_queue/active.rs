@@ -23,6 +23,8 @@ pub(super) struct Active<T> {
     pub(super) doorbell_ns: u64,
     /// When it should be done; `u64::MAX` if that does not matter.
     pub(super) deadline_ns: u64,
+    /// Whether its client has said so, who wants to see why it was late then.
+    pub(super) shows_late: bool,
 }
 
 impl<T> Active<T> {

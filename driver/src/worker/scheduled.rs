@@ -140,7 +140,8 @@ impl Worker {
             // Its namespace may have gone meanwhile. One that has its number now may have blocks of another size, for which
             // it is not meant.
             let submitted = if self.queue.is_still(item.place, item.request.nsid) {
-                self.queue.submit_by(item.request, deadline_ns)
+                self.queue
+                    .submit_due(item.request, deadline_ns, item.class.deadline_us.is_some())
             } else {
                 let (request, why) = (item.request, IoError::NoNamespace);
                 Err(Rejected { request, why })

@@ -279,3 +279,52 @@ fn a_worker_that_drains_sleeps_whatever_its_loads_said_before() {
     worker.shared().give_drain();
     assert!(matches!(worker.turn(&bench.clock()), Turn::Idle { .. }));
 }
+
+#[test]
+fn late_commands_leave_room_for_failed_ones_in_the_recorder() {
+    let own = Class {
+        deadline_us: std::num::NonZeroU32::new(1),
+        ..class(Priority::Urgent)
+    };
+    for (class, wanted) in [(own, 1), (class(Priority::Urgent), 0)] {
+        let config = Config {
+            num_queues: 1,
+            scheduler: SchedulerKind::Deadline,
+            ..Config::default()
+        };
+        let mut bench = Bench::new("size=1MiB,channels=8,latency=1ms", &config);
+        let hint = Hint {
+            class,
+            ..Hint::default()
+        };
+        for tag in 0..8 {
+            bench.submit(Op::Read, hint, tag);
+        }
+        while bench.stepped.turn_worker(0) {}
+        let end_ns = bench.time.now_ns() + 5_000_000;
+        while bench.time.now_ns() < end_ns {
+            bench.step_device(false);
+        }
+        bench.stepped.turn_worker(0);
+        assert!((0..8).all(|tag| bench.sink.of(tag) == Some(Ok(()))));
+        assert_eq!(bench.driver.slow_commands().len(), wanted, "{class:?}");
+    }
+}
+
+#[test]
+fn queues_are_scheduled_as_the_driver_says_whoever_else_changes_it() {
+    let config = Config {
+        num_queues: 8,
+        ..Config::default()
+    };
+    let bench = Bench::new("size=1MiB,queues=8", &config);
+    let driver = &bench.driver;
+    for _ in 0..200 {
+        std::thread::scope(|scope| {
+            for kind in [SchedulerKind::None, SchedulerKind::Priority] {
+                scope.spawn(move || (0..20).for_each(|_| driver.set_scheduler(kind)));
+            }
+        });
+        assert!(driver.queues_follow());
+    }
+}
