@@ -451,13 +451,6 @@ impl Driver {
         }
     }
 
-    /// Whether each queue is told to schedule as the driver says.
-    #[cfg(test)]
-    pub(crate) fn queues_follow(&self) -> bool {
-        let kind = self.scheduler();
-        self.0.queues.iter().all(|queue| queue.shared.scheduler() == kind)
-    }
-
     /// Hands an admin command over, as [`Driver::submit`] does.
     pub fn admin(&self, request: AdminRequest) {
         self.0.admin.shared.submit(request);

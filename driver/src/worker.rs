@@ -277,7 +277,7 @@ impl Shared {
     }
 
     #[inline]
-    pub(crate) fn scheduler(&self) -> SchedulerKind {
+    fn scheduler(&self) -> SchedulerKind {
         SchedulerKind::of(self.kind.load(Ordering::Acquire))
     }
 

@@ -310,21 +310,3 @@ fn late_commands_leave_room_for_failed_ones_in_the_recorder() {
         assert_eq!(bench.driver.slow_commands().len(), wanted, "{class:?}");
     }
 }
-
-#[test]
-fn queues_are_scheduled_as_the_driver_says_whoever_else_changes_it() {
-    let config = Config {
-        num_queues: 8,
-        ..Config::default()
-    };
-    let bench = Bench::new("size=1MiB,queues=8", &config);
-    let driver = &bench.driver;
-    for _ in 0..200 {
-        std::thread::scope(|scope| {
-            for kind in [SchedulerKind::None, SchedulerKind::Priority] {
-                scope.spawn(move || (0..20).for_each(|_| driver.set_scheduler(kind)));
-            }
-        });
-        assert!(driver.queues_follow());
-    }
-}
