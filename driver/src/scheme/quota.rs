@@ -49,6 +49,13 @@ pub const ROOT_QUOTA: Quota = Quota {
     kept_bytes: 4 * USER_QUOTA.kept_bytes,
 };
 
+impl Quota {
+    /// What user `uid` may have at most.
+    pub const fn of(uid: u32) -> Self {
+        if uid == 0 { ROOT_QUOTA } else { USER_QUOTA }
+    }
+}
+
 /// Of lookups, of which nobody says who asks.
 const LOOKUP_QUOTA: Quota = Quota {
     handles: 0,

@@ -21,6 +21,8 @@ use super::{MAX_BACKGROUND, MAX_PIECE_BYTES, failure};
 use crate::dma::SharedMemory;
 #[cfg(feature = "io-uring-compat")]
 use crate::ring::layout::Message;
+#[cfg(feature = "io-uring-compat")]
+use crate::scheme::Quota;
 
 /// What statfs(2) says of the longest name; the scheme's own limit is that of the path.
 const MAX_NAME_BYTES: u32 = 255;
@@ -124,6 +126,10 @@ fn write_call(req: &Request, handle: FileHandle, offset: u64, data: &[u8]) -> Re
         && let Some(message) = Message::decode(data)
         && let Some(name) = message.memory()
     {
+        // Before it is mapped, which takes its pages and time.
+        if name.len_bytes > Quota::of(req.uid()).kept_bytes as u64 {
+            return Err(fuser::Errno::ENOMEM);
+        }
         // A process that this one does not see has no number here.
         let memory = match req.pid() {
             0 => return Err(fuser::Errno::EACCES),
