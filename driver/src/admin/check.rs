@@ -60,7 +60,8 @@ pub(crate) fn is_the_drivers(entry: &SubmissionEntry) -> bool {
                 | FeatureId::ASYNC_EVENT_CONFIGURATION
         ),
         // They would reset or shut down the NVM subsystem under the driver's hands (NVMe-MI 1.2, sections 5.8 and 5.10).
-        AdminOpcode::NVME_MI_SEND => matches!(
+        // In Receive they are none of the messages that there are, which a controller may see otherwise.
+        AdminOpcode::NVME_MI_SEND | AdminOpcode::NVME_MI_RECEIVE => matches!(
             MiRequest::of_entry(entry).opcode(),
             MiOpcode::RESET | MiOpcode::SHUTDOWN
         ),
