@@ -28,9 +28,13 @@ fn machine() -> Machine {
         .programs(&["fio"])
 }
 
-/// Both drivers' devices reach by DMA what is mapped for them and nothing else, as a kernel with an IOMMU has it by itself:
-/// the kernel's driver maps each request's pages, ours all of its memory once.
-static TRANSLATED: Shared = Shared::new(|| machine().kernel_argument("iommu=nopt"));
+/// A kernel as it is by itself where there is an IOMMU: both drivers' devices reach by DMA what is mapped for them and nothing
+/// else, for which the kernel's driver maps each request's pages and ours all of its memory once; and the CPU is not trusted.
+static TRANSLATED: Shared = Shared::new(|| {
+    machine()
+        .kernel_argument("iommu=nopt")
+        .kernel_argument("mitigations=auto")
+});
 
 /// The kernel's own drivers are not held to the IOMMU; ours is.
 static PASSED_THROUGH: Shared = Shared::new(machine);
