@@ -13,6 +13,7 @@ use crate::backend::{Backend, BackendError, Departure, Doorbell, Waker, Windows}
 use crate::dma::Region;
 use crate::error::IoError;
 use crate::request::Finished;
+#[cfg(feature = "multi-queue")]
 use crate::worker::{LoadPort, LoadState};
 
 #[derive(Debug, PartialEq, Eq)]
