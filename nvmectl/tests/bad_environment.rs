@@ -18,8 +18,16 @@ const SETTINGS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "NVME_POLLING_MODE",
-        &["", "2", "sometimes", "adaptive!"],
-        "false, true or adaptive",
+        &[
+            "",
+            "2",
+            "sometimes",
+            "adaptive!",
+            "0:polling",
+            "1:",
+            "1:polling,1:adaptive",
+        ],
+        "1:polling,2:interrupt,adaptive",
     ),
     (
         "NVME_POLL_INTERVAL_US",
@@ -30,7 +38,17 @@ const SETTINGS: &[(&str, &[&str], &str)] = &[
     (
         "NVME_SCHEDULER",
         &["", "fifo", "cpu-affinity"],
-        "none, roundrobin",
+        "none, roundrobin, cpuaffinity, priority or deadline",
+    ),
+    (
+        "NVME_SCHEDULER_WINDOW",
+        &["", "-1", "65537", "many"],
+        "from 0 (as many as the queue holds) to 65536",
+    ),
+    (
+        "NVME_PRIORITY_WEIGHTS",
+        &["", "16:4", "16:4:1:1", "0:4:1", "257:4:1", "a:b:c"],
+        "such as 16:4:1, each from 1 to 256",
     ),
     (
         "NVME_SLOW_US",

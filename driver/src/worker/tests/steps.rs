@@ -112,10 +112,12 @@ impl Bench {
 }
 
 /// Keeps 64 urgent reads out.
+#[cfg(feature = "multi-queue")]
 struct UrgentReads {
     out: usize,
 }
 
+#[cfg(feature = "multi-queue")]
 impl Load for UrgentReads {
     fn turn(&mut self, now_ns: u64, port: &mut LoadPort<'_>) -> LoadState {
         while self.out < 64
@@ -135,6 +137,7 @@ impl Load for UrgentReads {
     fn stopped(&mut self, _why: IoError) {}
 }
 
+#[cfg(feature = "multi-queue")]
 #[test]
 fn urgent_requests_of_one_queue_do_not_starve_another_queue_at_the_device() {
     let config = Config {
@@ -166,6 +169,7 @@ fn urgent_requests_of_one_queue_do_not_starve_another_queue_at_the_device() {
     assert_eq!(bench.sink.of(7), Some(Ok(())));
 }
 
+#[cfg(feature = "multi-queue")]
 #[test]
 fn queues_have_no_classes_where_one_was_taken_before() {
     let config = Config {
