@@ -1,13 +1,14 @@
 //! From whatever state a controller is in to one with queues (NVMe Base 2.0 section 3.5.1): a state machine that is
 //! turned with the time, in named states, each with an end.
 
+mod classes;
 mod identify;
 
 use std::sync::Arc;
 
 use nvme_spec::SubmissionEntry;
 use nvme_spec::command::{self, NSID_ALL, NumberOfQueues};
-use nvme_spec::feature::{Arbitration, FeatureId};
+use nvme_spec::feature::FeatureId;
 use nvme_spec::identify::Cns;
 use nvme_spec::log::LogId;
 use nvme_spec::register::{self, Cap, Cc};
@@ -15,14 +16,13 @@ use nvme_spec::register::{self, Cap, Cc};
 use crate::admin::{AdminData, AdminFinished, AdminQueue};
 use crate::backend::Backend;
 use crate::bell::{Bell, ShadowPages};
-use crate::config::{Config, PollingMode, SchedulerKind, Weights};
+use crate::config::{Config, PollingMode};
 use crate::controller::{AdminContext, Identity};
 use crate::dma::Region;
 use crate::dma::arena::Arena;
 use crate::dma::pages::PagePool;
 use crate::error::Error;
 use crate::io_queue::{Limits, Parts};
-use crate::io_scheduler::Priority;
 use crate::namespace::Namespace;
 use crate::namespace::scan::{Bounds, IDENTIFY_BYTES, Look, Scan};
 use crate::queue::{MAX_SLOTS, Rings};
@@ -38,8 +38,6 @@ const POOL_BYTES: usize = 4 << 20;
 /// The least that a wait is bounded by, where CAP.TO says less.
 const MIN_TIMEOUT_MS: u64 = 1000;
 const SMART_LOG_BYTES: usize = 512;
-/// Two to this power are the commands that a controller with classes takes from one queue before it looks at the next.
-const ARBITRATION_BURST: u8 = 3;
 
 /// What a turn left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +138,7 @@ pub(crate) struct Bringup {
 /// An I/O queue pair that the controller has agreed to.
 pub(crate) struct QueueParts {
     pub(crate) vector: u16,
-    /// Its class, as the place of one in [`Priority::ALL`], where the controller heeds it and there are queues for each.
+    /// Its class, as the place of one in [`Priority::ALL`](crate::io_scheduler::Priority::ALL), where the controller heeds it and there are queues for each.
     pub(crate) class: Option<usize>,
     pub(crate) parts: Parts,
 }
@@ -305,32 +303,6 @@ impl Bringup {
         Ok(true)
     }
 
-    /// Weighted round robin, where it is offered and the scheduler has classes (Base 2.0, section 3.4.4.2).
-    fn arbitration_mechanism(&self) -> u8 {
-        let offered = self.cap.ams() & 1 != 0;
-        if offered && self.config.scheduler == SchedulerKind::Priority {
-            register::AMS_WEIGHTED_ROUND_ROBIN
-        } else {
-            register::AMS_ROUND_ROBIN
-        }
-    }
-
-    /// The class of queue `qid`, if queues have classes: they are dealt out, the most urgent first.
-    fn class(&self, qid: u16) -> Option<usize> {
-        let weighted = self.arbitration_mechanism() == register::AMS_WEIGHTED_ROUND_ROBIN;
-        let classes = Priority::ALL.len();
-        (weighted && usize::from(self.wanted_queues) >= classes).then(|| usize::from(qid - 1) % classes)
-    }
-
-    /// What the controller is told of queue `qid`. Nothing bounds how long its strict class keeps the others waiting (Base
-    /// 2.0, section 3.4.4.2), so where queues differ by class none is in it: urgent ones share by weight, as high ones do.
-    fn qprio(&self, qid: u16) -> u8 {
-        match self.class(qid) {
-            None => command::QPRIO_URGENT,
-            Some(class) => (class as u8).max(command::QPRIO_HIGH),
-        }
-    }
-
     /// After the number of queues is known.
     fn after_number_of_queues(&self) -> Step {
         if self.class(1).is_some() {
@@ -481,19 +453,10 @@ impl Bringup {
                     AdminData::None,
                 )
             }
-            Step::SetArbitration => {
-                let Weights { high, medium, low } = self.config.weights;
-                let weight_z = |weight: u16| u8::try_from(weight.saturating_sub(1)).unwrap_or(u8::MAX);
-                let arbitration = Arbitration::new()
-                    .with_ab(ARBITRATION_BURST)
-                    .with_hpw_z(weight_z(high))
-                    .with_mpw_z(weight_z(medium))
-                    .with_lpw_z(weight_z(low));
-                (
-                    command::set_features(FeatureId::ARBITRATION, 0, arbitration.into(), false),
-                    AdminData::None,
-                )
-            }
+            Step::SetArbitration => (
+                command::set_features(FeatureId::ARBITRATION, 0, self.arbitration().into(), false),
+                AdminData::None,
+            ),
             Step::ConfigureDoorbells => {
                 let pages = ShadowPages {
                     doorbells: self.allocate(self.limits.page_bytes)?,

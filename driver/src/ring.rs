@@ -46,6 +46,7 @@
 
 pub mod client;
 pub mod layout;
+pub mod message;
 mod outcome;
 pub(crate) mod server;
 pub(crate) mod shared;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::{Duration, Instant};
 
-use super::layout::{Completion, Entry, Geometry, MAX_RUNS, MemoryName, Message, Place, flag, word};
+use super::layout::{Completion, Entry, Geometry, MAX_RUNS, Place, flag, word};
+use super::message::{MemoryName, Message};
 use crate::dma::{RegisteredBuffer, RegisteredMemory, SharedMemory};
 use crate::embedded;
 use crate::scheme::Errno;

@@ -62,7 +62,7 @@ pub enum Call {
     Share {
         /// What was opened.
         handle: HandleId,
-        /// The message, a [`Message`](crate::ring::layout::Message).
+        /// The message, a [`Message`](crate::ring::message::Message).
         message: Vec<u8>,
         /// What it names.
         memory: std::sync::Arc<crate::dma::SharedMemory>,

@@ -7,7 +7,8 @@ use super::pending::Pending;
 use super::quota::{Client, Kept};
 use super::service::{BlockService, RegisteredMemory, SharedMemory};
 use super::{Errno, Reply, lock};
-use crate::ring::layout::{Geometry, Message};
+use crate::ring::layout::Geometry;
+use crate::ring::message::Message;
 use crate::ring::server::{Rights, Server};
 use crate::ring::shared::{Shared, Then};
 

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use nvme_driver::dma::SharedMemory;
 use nvme_driver::ring::client::{Client, Settings};
-use nvme_driver::ring::layout::{Entry, Geometry, MemoryName, Message};
+use nvme_driver::ring::layout::{Entry, Geometry};
+use nvme_driver::ring::message::{MemoryName, Message};
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io::Errno;
 

@@ -20,7 +20,7 @@ use super::{MAX_BACKGROUND, MAX_PIECE_BYTES, failure};
 #[cfg(feature = "io-uring-compat")]
 use crate::dma::SharedMemory;
 #[cfg(feature = "io-uring-compat")]
-use crate::ring::layout::Message;
+use crate::ring::message::Message;
 #[cfg(feature = "io-uring-compat")]
 use crate::scheme::Quota;
 
