@@ -1,6 +1,6 @@
 //! A controller on the bus: its configuration space, its BARs, and how its interrupts travel.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use nvme_emulator::{Config, DmaFault, Emulator, HostMemory, Interrupts};
@@ -55,6 +55,10 @@ pub struct Controller {
     /// DMA that was refused because the bus master bit is clear.
     blocked: AtomicU64,
     gone: AtomicBool,
+    /// How many want it to stand still.
+    holders: AtomicUsize,
+    /// Had by the device while it works.
+    working: Mutex<()>,
     device: OnceLock<Arc<Emulator>>,
 }
 
@@ -63,6 +67,17 @@ impl std::fmt::Debug for Controller {
         f.debug_struct("Controller")
             .field("config", &self.config)
             .finish_non_exhaustive()
+    }
+}
+
+/// A device that stands still. See [`Controller::hold`].
+#[must_use = "the device goes on when this is dropped"]
+#[derive(Debug)]
+pub struct Held<'a>(&'a Controller);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.holders.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -101,6 +116,8 @@ impl Controller {
                 pages: Arc::clone(&kernel.pages),
                 blocked: AtomicU64::new(0),
                 gone: AtomicBool::new(false),
+                holders: AtomicUsize::new(0),
+                working: Mutex::default(),
                 device: OnceLock::from(device),
                 config,
             }
@@ -154,6 +171,21 @@ impl Controller {
     pub fn unplug(&self) {
         self.gone.store(true, Ordering::Release);
         self.device().vanish();
+    }
+
+    /// Lets the device stand still until what this returns is dropped: what it has been asked meanwhile stays
+    /// unanswered, however long the test takes.
+    pub fn hold(&self) -> Held<'_> {
+        self.holders.fetch_add(1, Ordering::AcqRel);
+        // What it is just doing comes to its end first.
+        drop(self.working.lock().unwrap_or_else(PoisonError::into_inner));
+        Held(self)
+    }
+
+    /// Lets the device do `work`, unless it is to stand still.
+    pub(crate) fn work<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        let _working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.holders.load(Ordering::Acquire) == 0).then(work)
     }
 
     pub(crate) fn is_gone(&self) -> bool {

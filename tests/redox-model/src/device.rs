@@ -65,18 +65,28 @@ fn run(controller: &Controller, mut seen: Seen, stop: &AtomicBool) {
             std::thread::sleep(IDLE_LOOK);
             continue;
         }
-        let carried = controller
-            .bars
-            .carry_writes(&mut seen, device.registers(), stride_bytes);
         let now = Instant::now();
         let now_ns = u64::try_from((now - started).as_nanos()).unwrap_or(u64::MAX);
-        let step = device.step(now_ns);
-        let shown = controller.bars.show_registers(&mut seen, device.registers());
-        let sent = controller.send_pending();
-        if carried || step.worked || shown || sent {
-            worked_last = now;
-            continue;
-        }
+        let worked = controller.work(|| {
+            let carried = controller
+                .bars
+                .carry_writes(&mut seen, device.registers(), stride_bytes);
+            let step = device.step(now_ns);
+            let shown = controller.bars.show_registers(&mut seen, device.registers());
+            let sent = controller.send_pending();
+            (carried || step.worked || shown || sent, step.due_ns)
+        });
+        let due_ns = match worked {
+            Some((true, _)) => {
+                worked_last = now;
+                continue;
+            }
+            Some((false, due_ns)) => due_ns,
+            None => {
+                std::thread::sleep(RECENT_LOOK);
+                continue;
+            }
+        };
         let idle = now - worked_last;
         let look = if idle < BUSY {
             Duration::ZERO
@@ -85,9 +95,7 @@ fn run(controller: &Controller, mut seen: Seen, stop: &AtomicBool) {
         } else {
             IDLE_LOOK
         };
-        let until_due = step
-            .due_ns
-            .map(|due_ns| Duration::from_nanos(due_ns.saturating_sub(now_ns)));
+        let until_due = due_ns.map(|due_ns| Duration::from_nanos(due_ns.saturating_sub(now_ns)));
         match until_due.map_or(look, |due| due.min(look)) {
             Duration::ZERO => std::thread::yield_now(),
             sleep => std::thread::sleep(sleep),

@@ -89,7 +89,7 @@ mod violation;
 
 pub use calls::{Calls, Operation, What};
 pub use client::Client;
-pub use controller::{Controller, Delivery};
+pub use controller::{Controller, Delivery, Held};
 pub use machine::{ControllerConfig, Machine, MachineConfig, Notified, PciAddress, PciIds, Quirks};
 pub use pages::PAGE_BYTES;
 pub use pcid::{PcidQuirk, PcidRequest};

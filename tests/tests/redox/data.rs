@@ -122,7 +122,7 @@ fn also_when_requests_go_to_other_workers_than_those_who_took_them() {
 #[test]
 fn all_that_clients_ask_is_with_the_device_and_answers_go_together() {
     let rig = Rig::with(
-        "size=16MiB,lba=512,latency=30ms",
+        "size=16MiB,lba=512",
         &Config {
             num_queues: 1,
             ..Config::default()
@@ -130,6 +130,7 @@ fn all_that_clients_ask_is_with_the_device_and_answers_go_together() {
     );
     let client = rig.root();
     let disk = open(&client, "/scheme/nvme/1");
+    let held = rig.machine.controller(0).hold();
     std::thread::scope(|scope| {
         for thread in 0..64_u64 {
             let client = &client;
@@ -145,6 +146,7 @@ fn all_that_clients_ask_is_with_the_device_and_answers_go_together() {
         }
         client.wait_until_taken(64);
         assert!(rig.stats().clients.unwrap().root.calls >= 1);
+        drop(held);
     });
     let stats = rig.stats();
     let socket = stats

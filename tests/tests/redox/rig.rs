@@ -54,6 +54,9 @@ impl Rig {
         tell_ready(&Descriptor::new(&system, notify)).unwrap();
         assert_eq!(notified.wait(), [0]);
         system.leave_namespace().unwrap();
+        // The driver's process ends with its machine, in the middle of whatever it does: no destructor runs there, and
+        // one that did would wait for threads which nothing on a machine that is gone can wake.
+        std::mem::forget(Arc::clone(&daemon));
         // As a driver's main thread does; it ends with the process.
         let main = Arc::clone(&daemon);
         std::thread::spawn(move || main.serve());
