@@ -67,7 +67,7 @@ pub const MAX_RUNS: usize = (PAGE_BYTES - word::RUNS) / 16;
 
 /// What the driver says in the word [`FLAGS`](word::FLAGS).
 pub mod flag {
-    /// The worker sleeps: a [`Wake`](super::Message::Wake) or a read of the file wakes it.
+    /// The worker sleeps: a [`Wake`](crate::ring::message::Message::Wake) or a read of the file wakes it.
     pub const NEED_WAKEUP: u32 = 1;
     /// An index has jumped: nothing is taken and answered any more.
     pub const BROKEN: u32 = 2;
