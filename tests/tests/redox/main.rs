@@ -6,6 +6,7 @@ mod data;
 mod disks;
 mod failure;
 mod hostile;
+#[cfg(feature = "multi-queue")]
 mod listening;
 mod nodes;
 mod rig;
