@@ -12,12 +12,13 @@ use crate::tools::{Tools, program};
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Ours, by package.
-const PACKAGES: [(&str, &str); 5] = [
+const PACKAGES: [(&str, &str); 6] = [
     ("nvme-driver", "nvme-driver"),
     ("nvmectl", "nvmectl"),
     ("nvme-guest", "nvme-guest-agent"),
     ("nvme-guest", "nvme-guest-workload"),
     ("nvme-guest", "nvme-guest-job"),
+    ("nvme-guest", "nvme-guest-ring"),
 ];
 
 /// Where the static binaries are, by name. Built once by a process, which takes minutes the first time and less than a

@@ -6,3 +6,4 @@ mod identify;
 mod limits;
 mod namespaces;
 mod rig;
+mod rings;
