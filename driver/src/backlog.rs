@@ -3,7 +3,8 @@
 //! A worker under a scheduler that orders requests ([`SchedulerKind::RoundRobin`], [`SchedulerKind::Priority`],
 //! [`SchedulerKind::Deadline`]) keeps only a window of commands at the device, since what the device has cannot be put in
 //! another order any more. The rest waits here. A backlog is handed requests and the kind of order, has no clock and no
-//! thread, and allocates nothing after it was made: [`Backlog::push`] and [`Backlog::pop`] take O(log n) steps.
+//! thread, and allocates nothing after it was made: [`Backlog::push`] and [`Backlog::pop`] take O(log n) steps, and
+//! [`Backlog::pop_next`] a bounded number.
 //!
 //! - `roundrobin` is fair over clients ([`fair`]).
 //! - `priority` has four classes: urgent first, the others by weight, nobody for ever ([`priority`]).
@@ -16,6 +17,7 @@ mod clients;
 mod deadline;
 mod fair;
 mod priority;
+mod starts;
 
 #[cfg(test)]
 mod tests;
@@ -28,6 +30,7 @@ use clients::Clients;
 use deadline::EarliestDeadline;
 use fair::Fair;
 use priority::Classes;
+use starts::Starts;
 
 /// Requests that one backlog holds.
 pub(crate) const BACKLOG_REQUESTS: usize = 2048;
@@ -37,6 +40,9 @@ pub(crate) const KEPT_PLACES: usize = 256;
 pub(crate) const LEAST_COST_BYTES: u64 = 4096;
 /// What the largest costs, so that sums stay far from the end of their range.
 pub(crate) const MOST_COST_BYTES: u64 = 1 << 30;
+
+/// A request whose buffer is larger goes alone: the device has much to do for it, and little for the command.
+pub(crate) const MOST_MERGED_BYTES: usize = 16 * 1024;
 
 /// A request, who made it, and how urgent it is to them.
 #[derive(Debug)]
@@ -54,6 +60,12 @@ impl<T> Item<T> {
         let Request { op, buffer, .. } = &self.request;
         let bytes = if op.has_data() { buffer.len() as u64 } else { 0 };
         bytes.clamp(LEAST_COST_BYTES, MOST_COST_BYTES)
+    }
+
+    /// Whether it is of a kind that goes with others' commands.
+    fn may_be_merged(&self) -> bool {
+        let Request { op, buffer, .. } = &self.request;
+        matches!(op, Op::Read | Op::Write { .. }) && buffer.len() <= MOST_MERGED_BYTES
     }
 
     fn is_read(&self) -> bool {
@@ -84,6 +96,17 @@ struct Waiting<T> {
     deadline_ns: u64,
 }
 
+/// Where a request that is wanted begins, and what it may be. See [`Backlog::pop_next`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    /// The place of its namespace.
+    pub(crate) place: usize,
+    pub(crate) op: Op,
+    pub(crate) slba: u64,
+    /// It has no more blocks than this.
+    pub(crate) most_blocks: u64,
+}
+
 enum Order {
     Fair(Fair),
     Priority(Classes),
@@ -96,6 +119,8 @@ pub(crate) struct Backlog<T> {
     free: Vec<u32>,
     clients: Clients,
     order: Order,
+    /// By their first blocks, if anybody asks for that.
+    starts: Option<Starts>,
 }
 
 impl<T> Backlog<T> {
@@ -116,7 +141,15 @@ impl<T> Backlog<T> {
             free: (0..capacity as u32).rev().collect(),
             clients: Clients::new(),
             order,
+            starts: None,
         })
+    }
+
+    /// The same, which also finds requests by where they begin, as far as its order lets any have its turn before others. It is
+    /// empty.
+    pub(crate) fn finding_neighbours(mut self) -> Self {
+        self.starts = matches!(self.order, Order::Deadline(_)).then(|| Starts::new(self.places.len()));
+        self
     }
 
     /// Requests that wait.
@@ -168,6 +201,11 @@ impl<T> Backlog<T> {
                 earliest.push(place, deadline_ns, item.is_read());
             }
         }
+        if let Some(starts) = &mut self.starts
+            && item.may_be_merged()
+        {
+            starts.insert(place, item.request.slba);
+        }
         if let Some(waiting) = self.places.get_mut(place as usize) {
             *waiting = Some(Waiting {
                 item,
@@ -186,11 +224,41 @@ impl<T> Backlog<T> {
             Order::Priority(classes) => classes.pop(),
             Order::Deadline(earliest) => earliest.pop(),
         }?;
+        self.take(place)
+    }
+
+    /// A request whose turn it is not, but which goes on where one whose turn it is ends. Only of a backlog that is
+    /// [finding neighbours](Backlog::finding_neighbours); of those that begin there and are wanted, the first that came.
+    pub(crate) fn pop_next(&mut self, wanted: Wanted) -> Option<Popped<T>> {
+        let (starts, Order::Deadline(earliest)) = (self.starts.as_ref()?, &mut self.order) else {
+            return None;
+        };
+        let is_wanted = |place: &u32| {
+            let waiting = self.places.get(*place as usize).and_then(Option::as_ref);
+            waiting.is_some_and(|Waiting { item, .. }| {
+                let Request { op, slba, blocks, .. } = item.request;
+                (item.place, op, slba) == (wanted.place, wanted.op, wanted.slba)
+                    && blocks <= wanted.most_blocks
+            })
+        };
+        let place = starts.at(wanted.slba).find(is_wanted)?;
+        earliest.take(place);
+        self.take(place)
+    }
+
+    /// Empties a place that is not in the order any more.
+    #[inline]
+    fn take(&mut self, place: u32) -> Option<Popped<T>> {
         let Waiting {
             item,
             client,
             deadline_ns,
         } = self.places.get_mut(place as usize)?.take()?;
+        if let Some(starts) = &mut self.starts
+            && item.may_be_merged()
+        {
+            starts.remove(place, item.request.slba);
+        }
         self.free.push(place);
         self.clients.went(client);
         Some(Popped { item, deadline_ns })

@@ -172,6 +172,7 @@ impl Bringup {
                 max_zeroes_bytes: u64::MAX,
                 max_verify_bytes: u64::MAX,
                 max_range_blocks: u64::from(u32::MAX),
+                atomic_blocks: 1,
             },
             wanted_queues: 0,
             has_shadow_doorbells: false,

@@ -10,6 +10,7 @@
 //! | `NVME_SCHEDULER` | cpuaffinity | none, roundrobin, cpuaffinity, priority, deadline |
 //! | `NVME_SCHEDULER_WINDOW` | 32 | 0 (as many as the queue holds) to 65536 commands of a queue at the device; the rest waits in the driver, where roundrobin, priority and deadline put it in order |
 //! | `NVME_PRIORITY_WEIGHTS` | 16:4:1 | HIGH:MEDIUM:LOW, 1 to 256 each: their shares under priority |
+//! | `NVME_MERGE` | false | true, false: whether deadline makes one command of small requests for adjacent blocks |
 //! | `NVME_SLOW_US` | 10000 | 0 (only failed ones) to 60000000; commands that take as long are kept for `controller/slow` |
 //! | `NVME_BENCHMARK` | 0 | 0, 1 |
 //!
@@ -116,6 +117,8 @@ pub struct Config {
     pub scheduler: SchedulerKind,
     /// Commands of a queue that a scheduler which orders requests has at the device; 0 is as many as the queue holds.
     pub scheduler_window: u32,
+    /// Whether small requests for adjacent blocks become one command under [`SchedulerKind::Deadline`].
+    pub merge: bool,
     /// The shares of the classes under [`SchedulerKind::Priority`].
     pub weights: Weights,
     /// Commands that take at least so many microseconds from being accepted to being completed are kept, with their
@@ -136,6 +139,7 @@ impl Default for Config {
             scheduler: SchedulerKind::CpuAffinity,
             scheduler_window: 32,
             weights: Weights::default(),
+            merge: false,
             slow_us: 10_000,
             benchmark: false,
         }
@@ -155,7 +159,7 @@ pub struct ConfigError {
 }
 
 /// The names of all variables, in the order of the table above.
-pub const VARIABLES: [&str; 10] = [
+pub const VARIABLES: [&str; 11] = [
     "NVME_NUM_QUEUES",
     "NVME_QUEUE_DEPTH",
     "NVME_POLLING_MODE",
@@ -164,6 +168,7 @@ pub const VARIABLES: [&str; 10] = [
     "NVME_SCHEDULER",
     "NVME_SCHEDULER_WINDOW",
     "NVME_PRIORITY_WEIGHTS",
+    "NVME_MERGE",
     "NVME_SLOW_US",
     "NVME_BENCHMARK",
 ];
@@ -239,6 +244,7 @@ impl Config {
             "NVME_PRIORITY_WEIGHTS" => {
                 self.weights = accept("NVME_PRIORITY_WEIGHTS", value, WEIGHTS, |v| v.parse().ok())?;
             }
+            "NVME_MERGE" => self.merge = accept("NVME_MERGE", value, BOOL, boolean)?,
             "NVME_SLOW_US" => {
                 self.slow_us = accept("NVME_SLOW_US", value, SLOW, |v| number(v, 0, 60_000_000))?;
             }
@@ -248,8 +254,8 @@ impl Config {
                     variable: "NVME_*",
                     value: variable.to_owned(),
                     accepted: "one of NVME_NUM_QUEUES, NVME_QUEUE_DEPTH, NVME_POLLING_MODE, NVME_POLL_INTERVAL_US, \
-                               NVME_ZERO_COPY, NVME_SCHEDULER, NVME_SCHEDULER_WINDOW, NVME_PRIORITY_WEIGHTS, NVME_SLOW_US, \
-                               NVME_BENCHMARK",
+                               NVME_ZERO_COPY, NVME_SCHEDULER, NVME_SCHEDULER_WINDOW, NVME_PRIORITY_WEIGHTS, NVME_MERGE, \
+                               NVME_SLOW_US, NVME_BENCHMARK",
                 });
             }
         }
@@ -342,6 +348,7 @@ mod tests {
             ("NVME_SCHEDULER", "RoundRobin"),
             ("NVME_SCHEDULER_WINDOW", "0"),
             ("NVME_PRIORITY_WEIGHTS", "256:2:1"),
+            ("NVME_MERGE", "yes"),
             ("NVME_SLOW_US", "0"),
             ("NVME_BENCHMARK", "1"),
         ]);
@@ -358,6 +365,7 @@ mod tests {
                 medium: 2,
                 low: 1,
             },
+            merge: true,
             slow_us: 0,
             benchmark: true,
         };
@@ -394,6 +402,7 @@ mod tests {
             ("NVME_PRIORITY_WEIGHTS", "16:4:0"),
             ("NVME_PRIORITY_WEIGHTS", "257:4:1"),
             ("NVME_PRIORITY_WEIGHTS", "16:+4:1"),
+            ("NVME_MERGE", "sometimes"),
             ("NVME_SLOW_US", "60000001"),
             ("NVME_SLOW_US", "1ms"),
             ("NVME_BENCHMARK", "2"),

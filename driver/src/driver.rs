@@ -445,10 +445,18 @@ impl Driver {
     pub fn set_scheduler(&self, kind: SchedulerKind) {
         let changes = &self.0.changes_scheduler;
         let _changes = changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.scheduler();
+        if before == kind {
+            return;
+        }
         self.0.scheduler.store(kind as u8, Ordering::Relaxed);
         for queue in &self.0.queues {
             queue.shared.set_scheduler(kind);
         }
+        self.0.events.push(Event::SchedulerChanged {
+            before: before.to_string(),
+            now: kind.to_string(),
+        });
     }
 
     /// Hands an admin command over, as [`Driver::submit`] does.

@@ -44,11 +44,12 @@
 mod active;
 mod check;
 mod command;
+mod run;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use self::active::{Active, Part};
+use self::active::{Active, NIL, Part};
 use self::command::{
     answer_passthrough, attach_data, attach_passthrough, attach_range, command_for, copy_from_pages,
     next_blocks,
@@ -86,6 +87,8 @@ pub(crate) struct Limits {
     pub(crate) max_verify_bytes: u64,
     /// Blocks of one range of Dataset Management (DMRSL).
     pub(crate) max_range_blocks: u64,
+    /// Blocks that are written in one piece if power fails (AWUPF).
+    pub(crate) atomic_blocks: u64,
 }
 
 /// What an [`IoQueue`] is made of.
@@ -124,6 +127,8 @@ pub struct IoQueue<T> {
     free: Vec<u32>,
     /// Requests with commands still to be sent, in order.
     waiting: VecDeque<u32>,
+    /// Requests of runs that have failed, each to be sent alone.
+    again: VecDeque<u32>,
     /// Requests that have not got here yet and are shown as waiting too.
     behind: u64,
     finished: VecDeque<Finished<T>>,
@@ -160,6 +165,7 @@ impl<T> IoQueue<T> {
             requests: (0..capacity).map(|_| None).collect(),
             free: (0..capacity as u32).rev().collect(),
             waiting: VecDeque::with_capacity(capacity),
+            again: VecDeque::with_capacity(capacity),
             behind: 0,
             finished: VecDeque::with_capacity(capacity),
             kept_late: false,
@@ -252,18 +258,40 @@ impl<T> IoQueue<T> {
     #[allow(clippy::result_large_err)]
     #[inline]
     pub fn submit_by(&mut self, request: Request<T>, deadline_ns: u64) -> Result<(), Rejected<T>> {
-        self.submit_due(request, deadline_ns, true)
+        let is_next = self.waiting.is_empty();
+        self.enter(request, deadline_ns, true)?;
+        if is_next {
+            self.send_waiting();
+        } else {
+            self.show_waiting();
+        }
+        Ok(())
     }
 
-    /// The same; `shows_late` says whether a recorder may keep it for being late.
+    /// As [`IoQueue::submit_by`], but its commands are not written before [`IoQueue::send_entered`]: others may
+    /// [join](IoQueue::join) it first. `shows_late` says whether a recorder may keep it for being late. Returns its number.
     #[allow(clippy::result_large_err)]
     #[inline]
-    pub(crate) fn submit_due(
+    pub(crate) fn enter(
         &mut self,
         request: Request<T>,
         deadline_ns: u64,
         shows_late: bool,
-    ) -> Result<(), Rejected<T>> {
+    ) -> Result<u32, Rejected<T>> {
+        let number = self.take_in(request, deadline_ns, shows_late)?;
+        self.waiting.push_back(number);
+        Ok(number)
+    }
+
+    /// Gives a request a number.
+    #[allow(clippy::result_large_err)]
+    #[inline]
+    fn take_in(
+        &mut self,
+        request: Request<T>,
+        deadline_ns: u64,
+        shows_late: bool,
+    ) -> Result<u32, Rejected<T>> {
         let namespace = match self.place_for(&request) {
             Ok(namespace) => namespace,
             Err(why) => return Err(Rejected { request, why }),
@@ -285,14 +313,15 @@ impl<T> IoQueue<T> {
             doorbell_ns,
             deadline_ns,
             shows_late,
+            next: NIL,
         });
-        self.waiting.push_back(number);
-        if self.waiting.len() == 1 {
-            self.send_waiting();
-        } else {
-            self.show_waiting();
-        }
-        Ok(())
+        Ok(number)
+    }
+
+    /// Writes the commands of what has been entered, as far as there is room.
+    #[inline]
+    pub(crate) fn send_entered(&mut self) {
+        self.send_waiting();
     }
 
     /// Whether there are requests with commands still to be sent.
@@ -393,6 +422,9 @@ impl<T> IoQueue<T> {
         let Some(active) = &mut self.requests[part.request as usize] else {
             return;
         };
+        if active.next != NIL {
+            return self.complete_run(part, entry, submitted_ns, now_ns);
+        }
         let status = entry.status();
         // One of a pass: where many are late they would push others' failed commands out of the recorder.
         let keeps_late = now_ns > active.deadline_ns && active.shows_late && !self.kept_late;
@@ -427,17 +459,25 @@ impl<T> IoQueue<T> {
         active.commands_out -= 1;
         active.doorbell_ns = active.doorbell_ns.min(submitted_ns);
         if active.commands_out == 0 && active.sent_all {
-            if active.deadline_ns != u64::MAX {
-                let missed_in = MissedIn::of(
-                    active.deadline_ns,
-                    active.request.arrived_ns,
-                    active.doorbell_ns,
-                    now_ns,
-                );
-                self.pair.recorder.deadline(missed_in);
-            }
-            self.finish(part.request, now_ns);
+            self.done(part.request, now_ns);
         }
+    }
+
+    /// The device has answered all of a request's commands.
+    #[inline]
+    fn done(&mut self, number: u32, now_ns: u64) {
+        if let Some(Some(active)) = self.requests.get(number as usize)
+            && active.deadline_ns != u64::MAX
+        {
+            let missed_in = MissedIn::of(
+                active.deadline_ns,
+                active.request.arrived_ns,
+                active.doorbell_ns,
+                now_ns,
+            );
+            self.pair.recorder.deadline(missed_in);
+        }
+        self.finish(number, now_ns);
     }
 
     fn finish(&mut self, number: u32, now_ns: u64) {
@@ -510,6 +550,13 @@ impl<T> IoQueue<T> {
             return Ok(true);
         };
         let namespace = &self.namespaces[active.namespace];
+        if active.next != NIL {
+            if namespace.nsid == active.request.nsid {
+                return self.send_run(number).map(|()| true);
+            }
+            self.scatter(number);
+            return Ok(false);
+        }
         if namespace.nsid != active.request.nsid {
             // It went after the request was accepted. What has its number next may have blocks of another size, for which
             // the request's memory is not meant.
@@ -601,6 +648,7 @@ impl<T> IoQueue<T> {
     /// lent for a call cannot be kept beyond its answer, so such a request is not answered then.
     pub(crate) fn abandon(&mut self, now_ns: u64, why: IoError, stopped: bool) {
         self.waiting.clear();
+        self.again.clear();
         self.show_waiting();
         for mut completed in self.pair.abandon(now_ns) {
             let part = &completed.context;

@@ -132,6 +132,8 @@ Environment (each with its default):
   NVME_SCHEDULER_WINDOW=32   commands of a queue at the device, beyond which requests wait
                              under roundrobin, priority and deadline; 0 = all it holds
   NVME_PRIORITY_WEIGHTS=16:4:1 shares of high:medium:low under priority, 1 to 256 each
+  NVME_MERGE=false           true = small requests of adjacent blocks become one command
+                             under deadline
   NVME_SLOW_US=10000         from how long on a command is kept as slow, 0 = failed ones only
   NVME_BENCHMARK=0           1 = run the benchmark (--bench-...) and exit
 

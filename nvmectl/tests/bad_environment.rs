@@ -50,6 +50,7 @@ const SETTINGS: &[(&str, &[&str], &str)] = &[
         &["", "16:4", "16:4:1:1", "0:4:1", "257:4:1", "a:b:c"],
         "such as 16:4:1, each from 1 to 256",
     ),
+    ("NVME_MERGE", &["", "2", "adjacent"], "true or false"),
     (
         "NVME_SLOW_US",
         &["", "-1", "60000001", "10ms"],

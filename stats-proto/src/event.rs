@@ -87,6 +87,13 @@ pub enum Event {
     },
     /// The system wants the controller back: the driver shuts down in order.
     RemovalAsked,
+    /// Requests are scheduled in another way from now on, those that wait too. The names are those of `NVME_SCHEDULER`.
+    SchedulerChanged {
+        /// The scheduler until now.
+        before: String,
+        /// The scheduler now.
+        now: String,
+    },
     /// The controller reported an event (Base 2.0, section 5.2).
     AsynchronousEvent {
         /// Asynchronous Event Type.

@@ -7,14 +7,14 @@
 #[cfg(test)]
 mod tests;
 
-/// `schema/nvme-stats-1.3.json`: [`crate::stats::StatsDocument`].
-pub const STATS: &str = include_str!("../schema/nvme-stats-1.3.json");
+/// `schema/nvme-stats-1.4.json`: [`crate::stats::StatsDocument`].
+pub const STATS: &str = include_str!("../schema/nvme-stats-1.4.json");
 
 /// `schema/nvme-bench-1.1.json`: [`crate::bench::BenchJob`] and each [`crate::bench::BenchLine`].
 pub const BENCH: &str = include_str!("../schema/nvme-bench-1.1.json");
 
-/// `schema/nvme-event-1.1.json`: [`crate::event::EventLine`].
-pub const EVENT: &str = include_str!("../schema/nvme-event-1.1.json");
+/// `schema/nvme-event-1.2.json`: [`crate::event::EventLine`].
+pub const EVENT: &str = include_str!("../schema/nvme-event-1.2.json");
 
 /// `schema/nvme-slow-1.1.json`: [`crate::slow::SlowCommand`].
 pub const SLOW: &str = include_str!("../schema/nvme-slow-1.1.json");

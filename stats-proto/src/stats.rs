@@ -289,7 +289,7 @@ pub struct QueueCounters {
     /// Abort commands sent for commands of this queue.
     #[serde(with = "big_u64")]
     pub aborts: u64,
-    /// Commands submitted again by the driver after a status that allowed it.
+    /// Requests that the driver has sent again, each alone, after a command of several had failed.
     #[serde(with = "big_u64")]
     pub retries: u64,
     /// `completed_error` by the status' name in the specification, or `"sct N sc N"` for one without a name;
@@ -336,6 +336,10 @@ pub struct QueueCounters {
     /// The same of the class low.
     #[serde(with = "big_u64", default)]
     pub class_low: u64,
+    /// Requests that were sent with another one's command: small ones of adjacent blocks, under the scheduler `deadline`, if
+    /// merging is switched on.
+    #[serde(with = "big_u64", default)]
+    pub merged: u64,
     /// Requests with a deadline, their own or (under the scheduler `deadline`) their class's, that were done in
     /// time.
     #[serde(with = "big_u64", default)]

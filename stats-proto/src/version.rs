@@ -32,11 +32,11 @@ impl Version {
     /// and the deadlines of slow commands.
     pub const CURRENT: Self = Self { minor: 1 };
     /// Of the statistics that this crate writes: 1.1 has what clients hold, and how many commands were slow;
-    /// 1.2 has the sockets of schemes; 1.3 has classes and deadlines.
-    pub const STATS: Self = Self { minor: 3 };
+    /// 1.2 has the sockets of schemes; 1.3 has classes and deadlines; 1.4 has merged requests.
+    pub const STATS: Self = Self { minor: 4 };
     /// Of the events that this crate writes: 1.1 has those of the controller, of namespaces that come and go, and of a
-    /// controller that is wanted back.
-    pub const EVENT: Self = Self { minor: 1 };
+    /// controller that is wanted back; 1.2 has the change of the scheduler.
+    pub const EVENT: Self = Self { minor: 2 };
 }
 
 impl Default for Version {

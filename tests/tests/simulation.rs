@@ -99,6 +99,7 @@ impl Simulation {
             slow_us: SLOW_US as u32,
             scheduler: scheduler(&mut scheduling),
             scheduler_window: scheduling.u32(0..8),
+            merge: scheduling.bool(),
             ..Config::default()
         };
         let mut opening = Opening::new(Arc::new(backend), &config, Clock::manual(clock.clone())).unwrap();

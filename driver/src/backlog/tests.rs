@@ -188,6 +188,32 @@ fn at_equal_deadlines_reads_are_first() {
     assert_eq!(order, [3, 5, 1, 2, 4]);
 }
 
+/// Only `deadline` lets anybody go before his turn, and only if it is asked to.
+#[test]
+fn others_do_not_look_for_neighbours() {
+    let wanted = Wanted {
+        place: 0,
+        op: Op::Read,
+        slba: 1,
+        most_blocks: 8,
+    };
+    for kind in SchedulerKind::ALL {
+        for finds in [false, true] {
+            let Some(mut backlog) = Backlog::<u64>::new(kind, Weights::default()) else {
+                continue;
+            };
+            if finds {
+                backlog = backlog.finding_neighbours();
+            }
+            backlog
+                .push(item(1, 1, Op::Read, 4096, Class::default(), 0))
+                .unwrap();
+            let found = backlog.pop_next(wanted).is_some();
+            assert_eq!(found, finds && kind == SchedulerKind::Deadline, "{kind}");
+        }
+    }
+}
+
 fn priority() -> impl Strategy<Value = Priority> {
     (0usize..4).prop_map(|index| Priority::ALL[index])
 }
@@ -348,6 +374,53 @@ proptest! {
             }
             Ok(())
         })?;
+    }
+
+    /// Whatever is taken out of turn, the rest has its turn as it should.
+    #[test]
+    fn who_goes_on_where_another_ends_is_found_and_the_others_keep_their_order(
+        steps in prop::collection::vec((0u8..8, 0u64..12, 1u64..4, any::<bool>(), 0u64..4, 0usize..2), 1..300),
+    ) {
+        let mut backlog = Backlog::with_capacity(SchedulerKind::Deadline, Weights::default(), 1024)
+            .unwrap()
+            .finding_neighbours();
+        // By deadline, whether it is not a read, and number: its first block, how many, and the place of its namespace.
+        let mut waiting = BTreeMap::new();
+        for (number, (what, slba, blocks, is_read, due_us, place)) in (0..).zip(steps) {
+            let op = if is_read { Op::Read } else { Op::Write { fua: false } };
+            match what {
+                0..4 => {
+                    let class = Class { deadline_us: NonZeroU32::new(due_us as u32 + 1), ..Class::default() };
+                    let mut item = item(number, number % 3, op, 4096, class, 0);
+                    (item.request.slba, item.request.blocks, item.place) = (slba, blocks, place);
+                    waiting.insert(((due_us + 1) * 1000, !is_read, number), (slba, blocks, place));
+                    prop_assert!(backlog.push(item).is_ok());
+                }
+                4 => {
+                    let first = waiting.pop_first().map(|((_, _, number), _)| number);
+                    prop_assert_eq!(pop(&mut backlog).map(|item| item.request.context), first);
+                }
+                _ => {
+                    let wanted = Wanted { place, op, slba, most_blocks: blocks };
+                    let known = waiting
+                        .iter()
+                        .filter(|((_, is_other, _), known)| {
+                            *is_other != is_read && (known.0, known.2) == (slba, place) && known.1 <= blocks
+                        })
+                        .map(|(key, _)| *key)
+                        .min_by_key(|(_, _, number)| *number);
+                    if let Some(key) = known {
+                        waiting.remove(&key);
+                    }
+                    let found = backlog.pop_next(wanted).map(|popped| popped.item.request.context);
+                    prop_assert_eq!(found, known.map(|(_, _, number)| number));
+                }
+            }
+            prop_assert_eq!(backlog.len(), waiting.len());
+        }
+        let rest: Vec<u64> = std::iter::from_fn(|| pop(&mut backlog)).map(|item| item.request.context).collect();
+        let wanted: Vec<u64> = waiting.into_keys().map(|(_, _, number)| number).collect();
+        prop_assert_eq!(rest, wanted);
     }
 
     #[test]

@@ -54,6 +54,7 @@ impl Bringup {
             }
             1
         };
+        self.limits.atomic_blocks = u64::from(identify.awupf.get()) + 1;
         self.has_shadow_doorbells = Oacs::from(identify.oacs.get()).doorbell_buffer_config();
         Ok(())
     }

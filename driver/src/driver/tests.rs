@@ -254,3 +254,26 @@ fn a_function_that_is_gone_is_given_up_and_everybody_gets_an_answer() {
     let events = lines(&driver);
     assert!(events.contains("taken out"), "{events}");
 }
+
+#[test]
+fn a_change_of_the_scheduler_is_an_event_and_the_same_one_again_is_none() {
+    let device = "size=1MiB".parse().unwrap();
+    let backend = EmulatedBackend::start(device, Clock::system()).unwrap();
+    let controller = Controller::open(Arc::new(backend), &Config::default(), Clock::system()).unwrap();
+    let driver = Driver::start(controller).unwrap();
+    for kind in [
+        SchedulerKind::CpuAffinity,
+        SchedulerKind::Deadline,
+        SchedulerKind::Deadline,
+    ] {
+        driver.set_scheduler(kind);
+        assert_eq!(driver.scheduler(), kind);
+    }
+    let events = String::from_utf8(driver.events().since(0, usize::MAX).text).unwrap();
+    assert_eq!(events.matches("scheduler_changed").count(), 1, "{events}");
+    assert!(
+        events.contains(r#""event":"scheduler_changed","before":"cpuaffinity","now":"deadline""#),
+        "{events}"
+    );
+    driver.shutdown().unwrap();
+}

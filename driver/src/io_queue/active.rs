@@ -9,6 +9,9 @@ use crate::passthrough::shape;
 use crate::recorder::Record;
 use crate::request::{Op, Request};
 
+/// No request.
+pub(super) const NIL: u32 = u32::MAX;
+
 /// A request under way.
 pub(super) struct Active<T> {
     pub(super) request: Request<T>,
@@ -25,6 +28,8 @@ pub(super) struct Active<T> {
     pub(super) deadline_ns: u64,
     /// Whether its client has said so, who wants to see why it was late then.
     pub(super) shows_late: bool,
+    /// The next request of its [run](super::run); [`NIL`] if it is done alone or is the last.
+    pub(super) next: u32,
 }
 
 impl<T> Active<T> {

@@ -154,7 +154,7 @@ pub(super) fn attach_data<T>(
 
 /// Gives the device pages of the queue's own for the part's data, filled from `from` if it is to read them.
 #[inline(never)]
-fn attach_copied(
+pub(super) fn attach_copied(
     pool: &mut PagePool,
     page_bytes: usize,
     from: Option<&Buffer>,

@@ -75,5 +75,7 @@ impl QueueRecorder {
     pub(crate) fn moved(&mut self, _bytes: u64, _copied: bool) {}
     pub(crate) fn host_queued(&mut self, _requests: u64) {}
     pub(crate) fn scheduled(&mut self, _priority: Priority) {}
+    pub(crate) fn merged(&mut self, _requests: u64) {}
+    pub(crate) fn retried(&mut self) {}
     pub(crate) fn deadline(&mut self, _missed_in: Option<MissedIn>) {}
 }

@@ -225,7 +225,7 @@ mod with_counters {
             completed_error: counters.completed_error,
             timeouts: counters.timeouts,
             aborts: 0,
-            retries: 0,
+            retries: counters.retries,
             errors_by_status,
             rejected: Rejected {
                 unknown_cid: counters.unknown_cid,
@@ -246,6 +246,7 @@ mod with_counters {
             class_high: counters.class_high,
             class_medium: counters.class_medium,
             class_low: counters.class_low,
+            merged: counters.merged,
             deadlines_met: counters.deadlines_met,
             deadlines_missed_host: counters.deadlines_missed_host,
             deadlines_missed_device: counters.deadlines_missed_device,

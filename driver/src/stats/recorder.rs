@@ -32,6 +32,8 @@ struct Scheduled {
     met: u64,
     missed_host: u64,
     missed_device: u64,
+    merged: u64,
+    retries: u64,
     /// Whether there is anything to be shown.
     any: bool,
 }
@@ -275,6 +277,20 @@ impl QueueRecorder {
         self.scheduled.any = true;
     }
 
+    /// So many requests go with another one's command. Shows with the next doorbell or pass.
+    #[inline]
+    pub(crate) fn merged(&mut self, requests: u64) {
+        self.scheduled.merged += requests;
+        self.scheduled.any = true;
+    }
+
+    /// A request goes to the device once more, on its own. Shows with the next doorbell or pass.
+    #[cold]
+    pub(crate) fn retried(&mut self) {
+        self.scheduled.retries += 1;
+        self.scheduled.any = true;
+    }
+
     #[cold]
     fn show_scheduled(&self) {
         let live = &self.stats.live;
@@ -292,6 +308,8 @@ impl QueueRecorder {
             .store(self.scheduled.missed_host, Ordering::Relaxed);
         live.deadlines_missed_device
             .store(self.scheduled.missed_device, Ordering::Relaxed);
+        live.merged.store(self.scheduled.merged, Ordering::Relaxed);
+        live.retries.store(self.scheduled.retries, Ordering::Relaxed);
     }
 
     /// What is kept aside between doorbells and passes, made visible.

@@ -108,6 +108,10 @@ counters! {
     deadlines_missed_host,
     /// Those that were late, and spent most of their time at the device.
     deadlines_missed_device,
+    /// Requests that were sent with another one's command.
+    merged,
+    /// Requests that went to the device again, on their own, after such a command had failed.
+    retries,
 }
 
 /// One operation's counters.

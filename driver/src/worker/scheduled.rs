@@ -1,8 +1,9 @@
 //! What waits at a worker under a scheduler that orders requests, and when it goes on to the queue.
 
 use super::{Finished, IoError, IoQueue, Origin, Rejected, Worker};
-use crate::backlog::{Backlog, Item, Popped};
+use crate::backlog::{Backlog, Item, Popped, Wanted};
 use crate::config::{Config, SchedulerKind, Weights};
+use crate::io_scheduler::Priority;
 
 /// Loads are clients too, with numbers that no handle has.
 pub(super) const LOAD_CLIENTS: u64 = 1 << 63;
@@ -14,6 +15,8 @@ pub(crate) struct Scheduling {
     weights: Weights,
     /// Commands at the device after which the rest waits; 0 is as many as the queue holds.
     window: usize,
+    /// Whether requests of adjacent blocks become one command.
+    merges: bool,
 }
 
 impl Scheduling {
@@ -22,15 +25,20 @@ impl Scheduling {
             kind: config.scheduler,
             weights: config.weights,
             window: config.scheduler_window as usize,
+            merges: config.merge,
         }
     }
 
     pub(super) fn backlog(&self) -> Option<Scheduled> {
-        let backlog = Backlog::new(self.kind, self.weights)?;
+        let mut backlog = Backlog::new(self.kind, self.weights)?;
+        if self.merges {
+            backlog = backlog.finding_neighbours();
+        }
         Some(Scheduled {
             backlog,
             window: if self.window == 0 { usize::MAX } else { self.window },
             retires: false,
+            takes_again: false,
         })
     }
 }
@@ -42,6 +50,8 @@ pub(super) struct Scheduled {
     window: usize,
     /// The scheduler now in force has no need of it: it takes nothing more, and goes when it is empty.
     retires: bool,
+    /// Whether a request of a failed run is next, if there is one.
+    takes_again: bool,
 }
 
 impl Scheduled {
@@ -126,27 +136,56 @@ impl Worker {
     /// Lets requests whose turn it is go on to the queue, as many as the device is to have. Says whether there were any.
     #[inline]
     pub(super) fn release(&mut self, now_ns: u64) -> bool {
-        let Some(scheduled) = &mut self.backlog else {
-            return false;
-        };
         let mut released = false;
+        let Some(scheduled) = &mut self.backlog else {
+            // Of a scheduler that was in force before.
+            while self.queue.send_again() {
+                released = true;
+            }
+            return released;
+        };
         // A request of several commands is sent whole before the next one.
-        while self.queue.commands() < scheduled.window && self.queue.room() > 0 && !self.queue.has_waiting() {
-            let Some(Popped { item, deadline_ns }) = scheduled.backlog.pop() else {
+        while self.queue.commands() < scheduled.window && !self.queue.has_waiting() {
+            // Those of a run that has failed have had their turn, and may be many: each other one is theirs.
+            scheduled.takes_again = !scheduled.takes_again;
+            if scheduled.takes_again && self.queue.send_again() {
+                released = true;
+                continue;
+            }
+            let has_room = self.queue.room() > 0;
+            let Some(Popped { item, deadline_ns }) = has_room.then(|| scheduled.backlog.pop()).flatten()
+            else {
+                if self.queue.send_again() {
+                    released = true;
+                    continue;
+                }
                 break;
             };
             released = true;
-            self.queue.scheduled(item.class.priority);
+            let priority = item.class.priority;
+            self.queue.scheduled(priority);
             // Its namespace may have gone meanwhile. One that has its number now may have blocks of another size, for which
             // it is not meant.
-            let submitted = if self.queue.is_still(item.place, item.request.nsid) {
+            let entered = if self.queue.is_still(item.place, item.request.nsid) {
                 self.queue
-                    .submit_due(item.request, deadline_ns, item.class.deadline_us.is_some())
+                    .enter(item.request, deadline_ns, item.class.deadline_us.is_some())
             } else {
                 let (request, why) = (item.request, IoError::NoNamespace);
                 Err(Rejected { request, why })
             };
-            if let Err(Rejected { request, why }) = submitted {
+            let rejected = match entered {
+                Ok(number) => {
+                    let rejected = if self.scheduling.merges && priority != Priority::Urgent {
+                        gather(&mut self.queue, &mut scheduled.backlog, number)
+                    } else {
+                        None
+                    };
+                    self.queue.send_entered();
+                    rejected
+                }
+                Err(rejected) => Some(rejected),
+            };
+            if let Some(Rejected { request, why }) = rejected {
                 self.refused
                     .push_back(Finished::without_command(request, Err(why), now_ns));
             }
@@ -172,4 +211,29 @@ impl Worker {
         }
         self.queue.show_behind(0);
     }
+}
+
+/// Lets those that wait and go on where the request `number` ends have their turn with it, one behind the other. What cannot be
+/// done is returned, and ends the row.
+fn gather(
+    queue: &mut IoQueue<Origin>,
+    backlog: &mut Backlog<Origin>,
+    number: u32,
+) -> Option<Rejected<Origin>> {
+    let mut run = queue.run_of(number)?;
+    while queue.room() > 0 && run.room_blocks() > 0 {
+        let wanted = Wanted {
+            place: run.place,
+            op: run.op,
+            slba: run.end_slba,
+            most_blocks: run.room_blocks(),
+        };
+        let Popped { item, deadline_ns } = backlog.pop_next(wanted)?;
+        queue.scheduled(item.class.priority);
+        let shows_late = item.class.deadline_us.is_some();
+        if let Err(rejected) = queue.join(&mut run, item.request, deadline_ns, shows_late) {
+            return Some(rejected);
+        }
+    }
+    None
 }

@@ -48,4 +48,6 @@ fn a_load_that_goes_on_learns_of_a_namespace_that_goes() {
     }
 }
 
+mod merging;
+mod merging_at_random;
 mod steps;

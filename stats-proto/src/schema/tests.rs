@@ -491,6 +491,10 @@ fn events() -> Vec<EventLine> {
         admin_command(Some(text("Format NVM")), slow().status),
         admin_command(None, None),
         Event::RemovalAsked,
+        Event::SchedulerChanged {
+            before: text("none"),
+            now: text("deadline"),
+        },
         Event::AsynchronousEvent {
             event_type: 2,
             info: 0,

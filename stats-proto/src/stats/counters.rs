@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::QueueCounters;
 
 /// Every member of [`QueueCounters`], to be written as `null` where there are no counters.
-const KEYS: [&str; 33] = [
+const KEYS: [&str; 34] = [
     "submitted",
     "completed",
     "completed_error",
@@ -30,6 +30,7 @@ const KEYS: [&str; 33] = [
     "class_high",
     "class_medium",
     "class_low",
+    "merged",
     "deadlines_met",
     "deadlines_missed_host",
     "deadlines_missed_device",

@@ -100,6 +100,9 @@ pub struct QueueInterval {
     /// Of the class low.
     #[serde(with = "big_u64")]
     pub class_low: u64,
+    /// Requests that were sent with another one's command.
+    #[serde(with = "big_u64")]
+    pub merged: u64,
     /// Requests with a deadline that were in time.
     #[serde(with = "big_u64")]
     pub deadlines_met: u64,
@@ -314,6 +317,7 @@ fn queue_interval(
         class_high: counter("class_high", |queue| queue.class_high)?,
         class_medium: counter("class_medium", |queue| queue.class_medium)?,
         class_low: counter("class_low", |queue| queue.class_low)?,
+        merged: counter("merged", |queue| queue.merged)?,
         deadlines_met: counter("deadlines_met", |queue| queue.deadlines_met)?,
         deadlines_missed_host: counter("deadlines_missed_host", |queue| queue.deadlines_missed_host)?,
         deadlines_missed_device: counter("deadlines_missed_device", |queue| queue.deadlines_missed_device)?,

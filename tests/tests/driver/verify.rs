@@ -291,6 +291,7 @@ fn data_is_what_was_written_by_sixteen_workers_under_each_scheduler() {
                 config.scheduler = scheduler;
                 // Small, so that much waits.
                 config.scheduler_window = 2;
+                config.merge = true;
             }),
             seed,
             requests: 2000,
@@ -309,6 +310,7 @@ fn data_is_what_was_written_while_the_scheduler_changes() {
         config: config(|config| {
             config.scheduler = SchedulerKind::Priority;
             config.scheduler_window = 1;
+            config.merge = true;
         }),
         seed: 6,
         requests: 3000,

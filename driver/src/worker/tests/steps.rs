@@ -14,17 +14,24 @@ use crate::namespace::Namespace;
 
 /// Answers by their tags.
 #[derive(Default)]
-struct Sink(Mutex<BTreeMap<u64, Result<(), IoError>>>);
+pub(super) struct Sink(Mutex<BTreeMap<u64, Finished<()>>>);
 
 impl Sink {
-    fn of(&self, tag: u64) -> Option<Result<(), IoError>> {
-        self.0.lock().unwrap().get(&tag).copied()
+    pub(super) fn of(&self, tag: u64) -> Option<Result<(), IoError>> {
+        self.0.lock().unwrap().get(&tag).map(|finished| finished.result)
+    }
+
+    /// Whatever is in the buffer of the request that is done.
+    pub(super) fn buffer_of(&self, tag: u64) -> Vec<u8> {
+        let answers = self.0.lock().unwrap();
+        answers.get(&tag).unwrap().buffer.as_slice().to_vec()
     }
 }
 
 impl Answer for Sink {
     fn answer(&self, tag: u64, finished: Finished<()>) {
-        self.0.lock().unwrap().insert(tag, finished.result);
+        let before = self.0.lock().unwrap().insert(tag, finished);
+        assert!(before.is_none(), "{tag} is answered once");
     }
 }
 
@@ -53,16 +60,16 @@ fn class(priority: Priority) -> Class {
 }
 
 /// Everything that is turned by hand.
-struct Bench {
-    driver: Driver,
-    stepped: Stepped,
-    device: Arc<Emulator>,
-    time: ManualClock,
-    sink: Arc<Sink>,
+pub(super) struct Bench {
+    pub(super) driver: Driver,
+    pub(super) stepped: Stepped,
+    pub(super) device: Arc<Emulator>,
+    pub(super) time: ManualClock,
+    pub(super) sink: Arc<Sink>,
 }
 
 impl Bench {
-    fn new(spec: &str, config: &Config) -> Self {
+    pub(super) fn new(spec: &str, config: &Config) -> Self {
         Self::without(0, spec, config)
     }
 
@@ -90,7 +97,7 @@ impl Bench {
         }
     }
 
-    fn clock(&self) -> Clock {
+    pub(super) fn clock(&self) -> Clock {
         Clock::manual(self.time.clone())
     }
 
@@ -101,7 +108,7 @@ impl Bench {
     }
 
     /// Turns the device, and lets time go on to what it does next if nobody has `worked`.
-    fn step_device(&self, worked: bool) {
+    pub(super) fn step_device(&self, worked: bool) {
         let now_ns = self.time.now_ns();
         let step = self.device.step(now_ns);
         if !worked && !step.worked {

@@ -340,7 +340,7 @@ fn a_counter_that_went_back_is_named() {
         assert_went_back(&earlier, &back, name);
         tried += 1;
     }
-    assert_eq!(tried, 24);
+    assert_eq!(tried, 25);
     for kind in [
         "unknown_cid",
         "stale_cid",
