@@ -95,7 +95,10 @@
 //!
 //! - `performance-counters` (default): counters and histograms. Without it the code that keeps them is gone and
 //!   `stats` shows `null`.
-//!
+//! - `multi-queue` (default): more than one I/O queue pair.
+//! - `zero-copy`: windows onto callers' memory. Without it data is copied.
+//! - `nvme-mi`: `controller/mi`.
+//! - `fuse` (default): the tree, mounted on Linux.
 //! - `io-uring-compat`: `nvme:N/ring`, rings in memory that is shared with clients (`docs::rings`).
 //!
 //! # What it does not do yet

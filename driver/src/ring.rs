@@ -1,5 +1,5 @@
 //! Rings in shared memory: a client puts requests into one and takes answers from the other, without a call to the system
-//! for each. [The page on rings](crate::docs::rings) has the protocol, byte by byte.
+//! for each. [The page on rings](crate::docs::rings) has the protocol; [`layout`] and [`message`] have every byte.
 //!
 //! ```text
 //! client                     memory that both have                    worker of one queue pair
@@ -11,7 +11,8 @@
 //!
 //! | file | subject |
 //! | --- | --- |
-//! | [`layout`] | where what is in the memory, entries, results, messages |
+//! | [`layout`] | where what is in the memory: words, entries, results |
+//! | [`message`] | what is written to `N/ring` |
 //! | `shared` | what the driver's side and other threads share |
 //! | `server` | the driver's side: lives on the worker's thread, so a request crosses no thread |
 //! | [`client`] | the client's side, for programs in Rust |

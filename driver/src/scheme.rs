@@ -16,7 +16,7 @@
 //! controller/events[?now]   what happens to the driver and its controller, as it happens, or so far (JSON lines)
 //! controller/slow           the last commands that failed, were slow or were lost, with their timelines (JSON lines)
 //! controller/log/smart, error, firmware, changed-namespaces, commands, self-test
-//! controller/scheduler      the I/O scheduler's name, and of another one that is to be
+//! controller/scheduler      the name of the I/O scheduler, to be read and to be changed
 //! controller/admin          transaction file: write a command (and data), read the completion (and data)
 //! controller/mi/health, controllers, config, vpd  what the management interface answers (feature `nvme-mi`)
 //! controller/mi/request     transaction file: write a request of NVMe-MI (and data), read the response (and data)
@@ -91,7 +91,7 @@
 //! | uid 0 ([`ROOT_QUOTA`]) | 3072 | 16384 | 1 GiB | 128 MiB |
 //! | `Lookup`, which is nobody's | | 4096 | | |
 //!
-//! The memory of rings counts among the bytes that are kept; more than that is `ENOMEM`. What a handle keeps for its readers is the snapshot of a document or a piece of the events, until it is
+//! The memory of rings counts among the bytes that are kept, each of them 256 KiB at least; more than that is `ENOMEM`. What a handle keeps for its readers is the snapshot of a document or a piece of the events, until it is
 //! replaced or the handle is closed. A read that would keep too much is `EAGAIN`.
 //!
 //! A client is the user who opened, in as many processes as he likes. uid 0 always has handles left whatever the

@@ -240,9 +240,9 @@ pub enum QueueKind {
 pub enum QueueMode {
     /// The worker sleeps until an interrupt.
     Interrupt,
-    /// The worker looks for them all the time.
+    /// The worker looks for them, at intervals if it is told to.
     Polling,
-    /// The worker looks while there is much to do and sleeps otherwise.
+    /// The worker looks while one is expected soon and sleeps otherwise.
     Adaptive,
 }
 

@@ -147,6 +147,12 @@ fn urgent_goes_first_and_not_for_ever() {
     }
 }
 
+/// As the page on scheduling says it.
+#[test]
+fn the_bound_for_low_requests_is_as_documented() {
+    assert_eq!(longest_wait(Weights::default(), Priority::Low), 758);
+}
+
 #[test]
 fn the_sharing_classes_share_by_weight() {
     let mut backlog = backlog(SchedulerKind::Priority);

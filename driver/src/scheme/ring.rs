@@ -18,6 +18,9 @@ const ANSWER_BYTES: usize = 8;
 /// message would wait for the answer to another's.
 pub(crate) const SHOWN_BYTES: u64 = 4096;
 
+/// What a memory costs its user at least: it is a descriptor and a mapping of the driver's, which are not without end either.
+const LEAST_COST_BYTES: usize = 256 << 10;
+
 /// One open `N/ring`.
 pub(crate) struct RingFile {
     volume: Arc<Volume>,
@@ -138,7 +141,7 @@ impl RingFile {
     /// Memory at the client's cost, known to the device.
     fn taken(&self, memory: Arc<SharedMemory>) -> Result<Arc<RegisteredMemory>, Errno> {
         let mut kept = Kept::new(Arc::clone(&self.client));
-        kept.set(memory.len()).map_err(|_| Errno::ENOMEM)?;
+        kept.set(memory.len().max(LEAST_COST_BYTES)).map_err(|_| Errno::ENOMEM)?;
         Ok(self.service.register(memory, Box::new(kept)))
     }
 

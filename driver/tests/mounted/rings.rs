@@ -42,9 +42,9 @@ fn set_up(file: &File, descriptor: &OwnedFd, len_bytes: u64) -> Option<Errno> {
     Errno::from_io_error(&error)
 }
 
-fn memfd(seals: SealFlags) -> OwnedFd {
+fn memfd(seals: SealFlags, len: u64) -> OwnedFd {
     let memfd = memfd_create("ring", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC).expect("memory");
-    ftruncate(&memfd, LEN).expect("memory");
+    ftruncate(&memfd, len).expect("memory");
     fcntl_add_seals(&memfd, seals).expect("seals");
     memfd
 }
@@ -122,12 +122,12 @@ fn memory_that_may_go_away_or_is_not_the_clients_to_write_is_refused() {
     let file = open(&daemon);
     for missing in [SealFlags::SHRINK, SealFlags::GROW, SealFlags::SEAL] {
         assert_eq!(
-            set_up(&file, &memfd(all.difference(missing)), LEN),
+            set_up(&file, &memfd(all.difference(missing), LEN), LEN),
             Some(Errno::INVAL),
             "{missing:?}"
         );
     }
-    let good = memfd(all);
+    let good = memfd(all, LEN);
     for len in [0, 4096, LEN - 1, LEN + 4096] {
         assert_eq!(set_up(&file, &good, len), Some(Errno::INVAL), "{len}");
     }
@@ -150,6 +150,38 @@ fn memory_that_may_go_away_or_is_not_the_clients_to_write_is_refused() {
     // After all that it is still to be had, once.
     assert_eq!(set_up(&file, &good, LEN), None);
     assert_eq!(set_up(&file, &good, LEN), Some(Errno::BUSY));
+    drop(file);
+    daemon.stop();
+}
+
+/// However small they are: each is a descriptor and a mapping of the daemon's.
+#[test]
+fn nobody_has_memories_without_end() {
+    /// The quota of uid 0, and what a memory counts at least.
+    const MOST: usize = (128 << 20) / (256 << 10);
+    if !have(&[]) {
+        return;
+    }
+    let folder = Folder::new();
+    let daemon = Daemon::start("size=16MiB", &folder.path("nvme"));
+    let all = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    let small = memfd(all, 12_288);
+    let mut rings = Vec::new();
+    let refused = loop {
+        let file = open(&daemon);
+        match set_up(&file, &small, 12_288) {
+            None => rings.push(file),
+            Some(errno) => break errno,
+        }
+        assert!(rings.len() <= MOST, "there is an end");
+    };
+    assert_eq!((refused, rings.len()), (Errno::NOMEM, MOST));
+    // What is given back can be had again, once the driver knows of it.
+    drop(rings);
+    let file = open(&daemon);
+    while let Some(errno) = set_up(&file, &small, 12_288) {
+        assert_eq!(errno, Errno::NOMEM);
+    }
     drop(file);
     daemon.stop();
 }
