@@ -141,7 +141,8 @@ impl RingFile {
     /// Memory at the client's cost, known to the device.
     fn taken(&self, memory: Arc<SharedMemory>) -> Result<Arc<RegisteredMemory>, Errno> {
         let mut kept = Kept::new(Arc::clone(&self.client));
-        kept.set(memory.len().max(LEAST_COST_BYTES)).map_err(|_| Errno::ENOMEM)?;
+        kept.set(memory.len().max(LEAST_COST_BYTES))
+            .map_err(|_| Errno::ENOMEM)?;
         Ok(self.service.register(memory, Box::new(kept)))
     }
 

@@ -37,7 +37,9 @@ fn every_document_of_the_tree_can_be_read() {
                 NodeKind::BlockDevice => {
                     assert_eq!(client.open(&path, OpenFlags::READ).err(), Some(Errno::EACCES))
                 }
-                NodeKind::File if ["admin", "bench", "io", "request"].contains(&entry.name.as_str()) => {
+                NodeKind::File
+                    if ["admin", "bench", "io", "request", "ring"].contains(&entry.name.as_str()) =>
+                {
                     assert_eq!(client.open(&path, OpenFlags::READ).err(), Some(Errno::EACCES));
                 }
                 // Without the query it would be waited for what happens next.
