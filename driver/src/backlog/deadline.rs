@@ -65,3 +65,26 @@ impl EarliestDeadline {
             .retain(|Reverse((_, _, number, place))| numbers.get(*place as usize) == Some(number));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However many are taken out before their turn comes, with whatever deadlines.
+    #[test]
+    fn what_was_taken_out_does_not_pile_up() {
+        let mut earliest = EarliestDeadline::new(8);
+        let room = earliest.heap.capacity();
+        for number in 0..1000 {
+            let place = number % 8;
+            earliest.push(place, u64::MAX - u64::from(number), true);
+            if number % 8 != 0 {
+                earliest.take(place);
+            } else {
+                assert_eq!(earliest.pop(), Some(place));
+            }
+        }
+        assert_eq!(earliest.pop(), None);
+        assert_eq!(earliest.heap.capacity(), room);
+    }
+}
