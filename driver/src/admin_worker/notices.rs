@@ -212,6 +212,8 @@ impl Notices {
             Asked::Configuration if !status.is_success() => {
                 log::info!("the controller does not let its events be chosen: {status}");
             }
+            // What has changed since the namespaces were read, and before this was asked for, is told to nobody.
+            Asked::Configuration if self.enabled.namespace_attribute() => self.look(),
             Asked::Log(LogId::CHANGED_NAMESPACES) => self.look(),
             Asked::Configuration | Asked::Log(_) => {}
             Asked::Look(Look::List(_)) if !status.is_success() => {

@@ -20,6 +20,11 @@ struct Bench {
 }
 
 fn bench(spec: &str) -> Bench {
+    bench_with(spec, |_| {})
+}
+
+/// With something that happens between the start and the driver's first turn.
+fn bench_with(spec: &str, meanwhile: impl FnOnce(&nvme_emulator::Emulator)) -> Bench {
     let clock = ManualClock::new(1);
     let backend = Arc::new(EmulatedBackend::stepped(spec.parse().unwrap()).unwrap());
     let device = Arc::clone(backend.device());
@@ -30,6 +35,7 @@ fn bench(spec: &str) -> Bench {
     }
     let controller: Controller = opening.finish().unwrap();
     let (driver, stepped) = Driver::stepped(controller).unwrap();
+    meanwhile(&device);
     let mut bench = Bench {
         clock,
         device,
@@ -110,6 +116,21 @@ fn namespaces_come_go_and_change_while_the_driver_runs() {
     if let Some(admin) = &stats.queues[0].counters {
         assert_eq!(admin.inflight, 0, "a request that waits is not out");
     }
+}
+
+/// The controller tells nobody of it, since nobody has asked yet.
+#[test]
+fn what_changes_before_the_driver_asks_to_be_told_is_seen_too() {
+    let bench = bench_with("size=1MiB,namespaces=2", |device| {
+        device.set_namespace_active(2, false).unwrap();
+        device.resize_namespace(1, 10).unwrap();
+    });
+    assert_eq!(bench.nsids(), [1]);
+    assert_eq!(bench.driver.namespaces()[0].blocks, 10);
+    assert_eq!(
+        bench.events(),
+        ["driver_started", "namespace_removed2", "namespace_changed1"]
+    );
 }
 
 #[test]
