@@ -41,6 +41,7 @@
 //! # }
 //! ```
 
+mod abandon;
 mod active;
 mod check;
 mod command;
@@ -55,7 +56,6 @@ use self::command::{
     next_blocks,
 };
 use crate::backend::Windows;
-use crate::dma::Buffer;
 use crate::dma::arena::Arena;
 use crate::dma::pages::{Chain, PagePool};
 use crate::error::IoError;
@@ -63,7 +63,7 @@ use crate::io_scheduler::{MissedIn, Priority};
 use crate::namespace::Namespace;
 use crate::namespace::table::SPARE_PLACES;
 use crate::passthrough::counted_bytes;
-use crate::queue::{Accounting, Completed, NEVER, QueuePair};
+use crate::queue::{Accounting, Completed, QueuePair};
 use crate::recorder::{Record, Recorder};
 use crate::request::{Finished, Op, Request};
 use crate::stats::{OpClass, QueueStats};
@@ -268,7 +268,7 @@ impl<T> IoQueue<T> {
         Ok(())
     }
 
-    /// As [`IoQueue::submit_by`], but its commands are not written before [`IoQueue::send_entered`]: others may
+    /// As [`IoQueue::submit_by`], but its commands are not written before [`IoQueue::send_waiting`]: others may
     /// [join](IoQueue::join) it first. `shows_late` says whether a recorder may keep it for being late. Returns its number.
     #[allow(clippy::result_large_err)]
     #[inline]
@@ -316,12 +316,6 @@ impl<T> IoQueue<T> {
             next: NIL,
         });
         Ok(number)
-    }
-
-    /// Writes the commands of what has been entered, as far as there is room.
-    #[inline]
-    pub(crate) fn send_entered(&mut self) {
-        self.send_waiting();
     }
 
     /// Whether there are requests with commands still to be sent.
@@ -530,7 +524,7 @@ impl<T> IoQueue<T> {
 
     /// Writes commands of waiting requests, in order, for as long as there are slots and pages.
     #[inline]
-    fn send_waiting(&mut self) {
+    pub(crate) fn send_waiting(&mut self) {
         while let Some(&number) = self.waiting.front() {
             match self.send_one(number) {
                 Ok(true) => {
@@ -641,71 +635,6 @@ impl<T> IoQueue<T> {
         let sent_all = active.sent_all;
         self.pair.push(reserved, entry, accounting, part);
         Ok(sent_all)
-    }
-
-    /// Ends everything that is under way with `why`. Only when the device has been `stopped` (disabled, or gone) may
-    /// buffers come back; otherwise it may still write to them, and they are leaked: the answers are without. What is
-    /// lent for a call cannot be kept beyond its answer, so such a request is not answered then.
-    pub(crate) fn abandon(&mut self, now_ns: u64, why: IoError, stopped: bool) {
-        self.waiting.clear();
-        self.again.clear();
-        self.show_waiting();
-        for mut completed in self.pair.abandon(now_ns) {
-            let part = &completed.context;
-            if let Some(Some(active)) = self.requests.get(part.request as usize)
-                && completed.submitted_ns != NEVER
-            {
-                let namespace = &self.namespaces[active.namespace];
-                self.recorder.keep(Record {
-                    doorbell_ns: completed.submitted_ns,
-                    ended_ns: now_ns,
-                    ..active.record(part, namespace, self.pair.qid(), completed.entry.cid)
-                });
-            }
-            if !stopped {
-                continue;
-            }
-            if completed.context.window
-                && let Some(windows) = &mut self.windows
-            {
-                windows.unmap(completed.slot);
-            }
-            self.pool.give_back(&mut completed.context.pages);
-        }
-        for number in 0..self.requests.len() as u32 {
-            let Some(active) = &mut self.requests[number as usize] else {
-                continue;
-            };
-            active.result = Err(why);
-            if !stopped && active.commands_out > 0 {
-                if matches!(active.request.buffer, Buffer::Lent(_)) {
-                    log::error!("a request is not answered: its client's memory may still be written");
-                    std::mem::forget(self.requests[number as usize].take());
-                    continue;
-                }
-                std::mem::forget(std::mem::take(&mut active.request.buffer));
-            }
-            if active.doorbell_ns == u64::MAX {
-                active.doorbell_ns = 0;
-            }
-            self.finish(number, now_ns);
-        }
-    }
-}
-
-impl<T> Drop for IoQueue<T> {
-    /// Buffers that the device may still write to are never given back: they are leaked. (Rings and pages are the
-    /// controller's to keep.)
-    fn drop(&mut self) {
-        if self.pair.busy() > 0 {
-            log::error!(
-                "queue {} was dropped with {} commands out; their buffers are not given back",
-                self.pair.qid(),
-                self.pair.busy()
-            );
-            std::mem::forget(std::mem::take(&mut self.requests));
-            std::mem::forget(self.windows.take());
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::backend::emulated::EmulatedBackend;
 use crate::clock::Clock;
+use crate::dma::Buffer;
 use crate::namespace::table::NamespaceTable;
 use crate::{Config, Controller};
 

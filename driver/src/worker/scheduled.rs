@@ -180,7 +180,7 @@ impl Worker {
                     } else {
                         None
                     };
-                    self.queue.send_entered();
+                    self.queue.send_waiting();
                     rejected
                 }
                 Err(rejected) => Some(rejected),
