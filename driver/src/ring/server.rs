@@ -508,8 +508,9 @@ impl Server {
             return;
         }
         self.published = self.cq_tail;
-        store(&self.memory, word::CQ_TAIL, self.cq_tail);
+        // Before the client can see a result: who waits after it has taken one must not seem to have taken what is not there.
         self.shared.posted.store(self.cq_tail, Ordering::Relaxed);
+        store(&self.memory, word::CQ_TAIL, self.cq_tail);
         // Either who waits sees it, or is seen here.
         fence(Ordering::SeqCst);
         if self.shared.has_waiting.load(Ordering::Relaxed) {

@@ -323,6 +323,41 @@ fn a_read_is_answered_when_there_are_results() {
     assert_eq!(*told.lock().unwrap(), [Err(Errno::EINTR)]);
 }
 
+/// A client on a CPU of its own takes a result the moment that it can see it, and waits for the next one at once.
+#[test]
+fn who_waits_right_after_a_result_is_not_told_that_there_was_none() {
+    const ROUNDS: usize = 200_000;
+    let mut rig = Rig::new();
+    let mut ring = rig.ring(ALL);
+    let client = std::thread::spawn(move || {
+        for _ in 0..ROUNDS {
+            ring.submit(&[Entry::nop()]);
+            let mut looks = 0_u32;
+            while ring.results().is_empty() {
+                looks += 1;
+                if looks.is_multiple_of(100) {
+                    // There may be one CPU for both.
+                    std::thread::yield_now();
+                }
+            }
+            let (told, then) = Ring::told();
+            ring.shared.wait(then);
+            let seen = told.lock().unwrap().clone();
+            if !seen.is_empty() {
+                return seen;
+            }
+            ring.shared.end_waiting(Err(Errno::EINTR));
+        }
+        Vec::new()
+    });
+    while !client.is_finished() {
+        if !rig.turn() {
+            std::thread::yield_now();
+        }
+    }
+    assert_eq!(client.join().unwrap(), []);
+}
+
 #[test]
 fn a_buffer_goes_when_no_command_has_it_and_its_memory_with_it() {
     let mut rig = Rig::new();
