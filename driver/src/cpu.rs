@@ -59,6 +59,66 @@ fn of_system() -> Option<u32> {
     None
 }
 
+/// Where a thread may run, as it was when this was made: nothing that is done with it goes beyond.
+#[cfg_attr(
+    not(feature = "io-uring-compat"),
+    allow(dead_code, reason = "for the clients of rings")
+)]
+pub(crate) struct Stay {
+    #[cfg(target_os = "linux")]
+    allowed: rustix::thread::CpuSet,
+}
+
+#[cfg(target_os = "linux")]
+impl Stay {
+    /// Where the calling thread may run.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn new() -> std::io::Result<Self> {
+        let allowed = rustix::thread::sched_getaffinity(None)?;
+        Ok(Self { allowed })
+    }
+
+    /// Has the calling thread run on those of `cpus` that it may run on, and on no others; says whether there are any. If
+    /// not, nothing changes.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn on(&self, cpus: &[u32]) -> std::io::Result<bool> {
+        use rustix::thread::{CpuSet, sched_setaffinity};
+        let mut set = CpuSet::new();
+        for cpu in cpus.iter().filter_map(|cpu| usize::try_from(*cpu).ok()) {
+            if cpu < CpuSet::MAX_CPU && self.allowed.is_set(cpu) {
+                set.set(cpu);
+            }
+        }
+        if set.count() == 0 {
+            return Ok(false);
+        }
+        sched_setaffinity(None, &set)?;
+        Ok(true)
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+#[cfg_attr(
+    not(feature = "io-uring-compat"),
+    allow(dead_code, reason = "for the clients of rings")
+)]
+impl Stay {
+    /// # Errors
+    /// Always: the system does not say.
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    /// Never on any: there is none of these.
+    pub(crate) fn on(&self, _cpus: &[u32]) -> std::io::Result<bool> {
+        Ok(false)
+    }
+}
+
 /// Lets a short sleep of the calling thread be short: Linux adds 50 us to each by default.
 pub(crate) fn sharpen_timers() {
     #[cfg(target_os = "linux")]

@@ -11,8 +11,10 @@ use crate::emulator::Emulator;
 /// Nothing that is due sooner than this is slept for: waking up takes about as long.
 const SLEEP_MIN_NS: u64 = 100_000;
 /// A thread that has looked in vain for this long lets others run between its looks: the host whose next command it
-/// waits for may want this very processor.
-const YIELD_AFTER_NS: u64 = 10_000;
+/// waits for may want this very processor, and where nobody wants it a yield takes no longer than a few looks.
+const YIELD_AFTER_NS: u64 = 200;
+/// But not when a command is to be done so soon.
+const YIELD_MIN_NS: u64 = 10_000;
 /// How long a thread sleeps at first between two looks at doorbells that ring without a sound, and how long at most: each
 /// look in vain doubles it.
 const LOOK_MIN_NS: u64 = 20_000;
@@ -82,7 +84,7 @@ fn run(emulator: &Emulator, thread: usize, clock: &(dyn Fn() -> u64 + Send + Syn
         let sleep_ns = due_ns.map(|due_ns| due_ns.saturating_sub(now_ns));
         let is_due_soon = sleep_ns.is_some_and(|sleep_ns| sleep_ns < SLEEP_MIN_NS);
         if is_due_soon || now_ns.saturating_sub(idle_since_ns) < spin_ns {
-            let about_to_work = sleep_ns.is_some_and(|sleep_ns| sleep_ns < YIELD_AFTER_NS);
+            let about_to_work = sleep_ns.is_some_and(|sleep_ns| sleep_ns < YIELD_MIN_NS);
             if now_ns.saturating_sub(idle_since_ns) > YIELD_AFTER_NS && !about_to_work {
                 std::thread::yield_now();
             }

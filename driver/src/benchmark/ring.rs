@@ -13,6 +13,7 @@ use super::plan::{Device, Plan};
 use super::shared::Shared;
 use super::{Failure, Listener, Stop};
 use crate::clock::Clock;
+use crate::cpu;
 use crate::dma::Buffer;
 use crate::driver::Class;
 use crate::error::IoError;
@@ -21,6 +22,10 @@ use crate::ring::client::{Client, RingError, Settings, Transport};
 use crate::ring::layout::{Completion, Entry, Geometry, MAX_ENTRIES};
 use crate::scheme::Errno;
 use crate::worker::LoadState;
+
+/// What computes, where the device is a program of this machine too: a job, its worker and the device. With fewer CPUs than that
+/// a job keeps to its worker's.
+const PROGRAMS: u16 = 3;
 
 /// The namespace behind the rings, as the driver's documents describe it.
 #[derive(Clone, Debug)]
@@ -58,6 +63,7 @@ pub fn prepare(
     };
     let plan = Plan::for_device(job, &device)?;
     let settings = settings(&plan)?;
+    let shares_cpu = device.emulated && cpu::count() < PROGRAMS;
     let outcome = Arc::new(Outcome {
         progress,
         outcome: Mutex::new(None),
@@ -71,7 +77,7 @@ pub fn prepare(
             errno,
         })?;
         let ring = Client::open(transport, settings).map_err(failure)?;
-        Job::new(&shared, index, ring, &plan)
+        Job::new(&shared, index, ring, &plan, shares_cpu)
     });
     // Those that were made go down with the others, without a word to the listener.
     let jobs = jobs
@@ -174,12 +180,19 @@ impl<F: Send + Sync> Ending for Outcome<F> {
 struct Job {
     shared: Arc<Shared>,
     index: u32,
+    shares_cpu: bool,
     generator: Generator,
     port: RingPort,
 }
 
 impl Job {
-    fn new(shared: &Arc<Shared>, index: u32, ring: Client, plan: &Plan) -> Result<Self, Failure> {
+    fn new(
+        shared: &Arc<Shared>,
+        index: u32,
+        ring: Client,
+        plan: &Plan,
+        shares_cpu: bool,
+    ) -> Result<Self, Failure> {
         let mut taken = 0;
         let stride = stride(plan);
         let allocate = || {
@@ -193,12 +206,16 @@ impl Job {
         Ok(Self {
             shared: Arc::clone(shared),
             index,
+            shares_cpu,
             generator,
             port: RingPort { ring, out },
         })
     }
 
     fn run(mut self) {
+        if self.shares_cpu {
+            self.port.ring.share_cpu();
+        }
         if let Err(error) = self.drive() {
             self.shared.over(self.index, Err(failure(error)));
             // It has nothing more to say.

@@ -10,14 +10,13 @@ use std::time::{Duration, Instant};
 
 use super::layout::{Completion, Entry, Geometry, MAX_RUNS, Place, flag, word};
 use super::message::{MemoryName, Message};
+use crate::cpu;
 use crate::dma::{RegisteredBuffer, RegisteredMemory, SharedMemory};
 use crate::embedded;
 use crate::scheme::Errno;
 
 /// How long [`Client::wait`] looks for a result before it asks the system to be woken.
 const SPIN: Duration = Duration::from_micros(100);
-/// After so long it lets others run between its looks: the driver may want this very CPU.
-const YIELD_AFTER: Duration = Duration::from_nanos(200);
 /// Looks between two readings of the clock.
 const LOOKS: u32 = 16;
 
@@ -144,6 +143,9 @@ pub struct Client {
     cq_head: u32,
     /// Whether there is a second CPU, so that somebody gets on while this one looks.
     may_spin: bool,
+    /// Where the thread may run that keeps to the worker's CPU, and the last word about that.
+    stay: Option<cpu::Stay>,
+    worker_cpu: u32,
 }
 
 impl Client {
@@ -183,7 +185,9 @@ impl Client {
             sq_tail: 0,
             submitted: 0,
             cq_head: 0,
-            may_spin: crate::cpu::count() > 1,
+            may_spin: cpu::count() > 1,
+            stay: None,
+            worker_cpu: 0,
         })
     }
 
@@ -395,14 +399,47 @@ impl Client {
                     }
                 }
             }
-            if waited >= YIELD_AFTER {
-                std::thread::yield_now();
-            }
+            self.follow();
+            // The driver may want this very CPU, and if it does not this takes no longer than a few looks.
+            std::thread::yield_now();
             for _ in 0..LOOKS {
                 if self.load(word::CQ_TAIL) != self.cq_head {
                     break;
                 }
                 std::hint::spin_loop();
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> &SharedMemory {
+        &self.memory
+    }
+
+    /// From now on the calling thread, while it waits, goes to the CPU that the driver's worker is on and stays there.
+    ///
+    /// A client that waits and the worker that it waits for take turns, and lose little by sharing a CPU, as long as there
+    /// is something to do for whoever has the other one: an emulated device. Left to itself a system puts the three
+    /// anyhow, and the device on the client's CPU as often as not. No other case needs this. A thread that has been told
+    /// where it may run stays there; nothing happens where the system does not say where a thread is.
+    pub fn share_cpu(&mut self) {
+        match cpu::Stay::new() {
+            Ok(stay) => self.stay = Some(stay),
+            Err(error) => log::debug!("where this thread may run is not known: {error}"),
+        }
+    }
+
+    #[inline]
+    pub(super) fn follow(&mut self) {
+        let worker_cpu = self.load(word::CPU);
+        if let Some(stay) = &self.stay
+            && worker_cpu != self.worker_cpu
+        {
+            self.worker_cpu = worker_cpu;
+            if let Some(cpu) = worker_cpu.checked_sub(1)
+                && let Err(error) = stay.on(&[cpu])
+            {
+                log::debug!("the worker's CPU {cpu} is none for this thread: {error}");
             }
         }
     }

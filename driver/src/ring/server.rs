@@ -11,7 +11,8 @@
 //! | entries without an end | a turn takes a few, and no more than the queue has room for |
 //! | the driver's own words are overwritten | it keeps its own count, and does not read them |
 //!
-//! Time, threads and system calls are elsewhere, so that all of this runs under a clock that is moved by hand.
+//! Time, threads and system calls are elsewhere (but for the number of the CPU, which is passed on), so that all of this runs
+//! under a clock that is moved by hand.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -132,6 +133,8 @@ pub(crate) struct Server {
     cq_head: u32,
     flags: u32,
     cq_full: u32,
+    /// What the client has been told of where its worker is.
+    cpu: u32,
     is_full: bool,
     /// The queue had no room for more: what frees some wakes the worker.
     is_held_up: bool,
@@ -210,6 +213,7 @@ impl Server {
             cq_head: 0,
             flags: 0,
             cq_full: 0,
+            cpu: 0,
             is_full: false,
             is_held_up: false,
             closing: false,
@@ -508,6 +512,11 @@ impl Server {
             return;
         }
         self.published = self.cq_tail;
+        let cpu = crate::cpu::current().map_or(0, |cpu| cpu.wrapping_add(1));
+        if cpu != self.cpu {
+            self.cpu = cpu;
+            store(&self.memory, word::CPU, cpu);
+        }
         // Before the client can see a result: who waits after it has taken one must not seem to have taken what is not there.
         self.shared.posted.store(self.cq_tail, Ordering::Relaxed);
         store(&self.memory, word::CQ_TAIL, self.cq_tail);

@@ -20,7 +20,7 @@ const SPIN_NS: u64 = 200_000;
 /// A worker that has looked in vain for this long lets others run between its looks.
 const YIELD_AFTER_NS: u64 = 10_000;
 /// And for so long where a program of this machine has to run before there is more to do.
-const YIELD_SOON_NS: u64 = 500;
+const YIELD_SOON_NS: u64 = 200;
 /// How long an adaptive worker looks on the only CPU, and only while a single command is out: with more of them there
 /// are clients who want to run. A small part of a time slice.
 const LONE_SPIN_NS: u64 = 50_000;

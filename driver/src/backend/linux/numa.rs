@@ -10,7 +10,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use crate::cpu::Stay;
 
 /// Policies of the kernel's `mempolicy.h`.
 const MPOL_DEFAULT: libc::c_int = 0;
@@ -121,17 +121,7 @@ fn set_policy(policy: libc::c_int, mask: Option<&Mask>) -> io::Result<()> {
 /// # Errors
 /// The system's.
 pub fn keep_to(cpus: &[u32]) -> io::Result<()> {
-    let allowed = sched_getaffinity(None)?;
-    let mut near = CpuSet::new();
-    for cpu in cpus.iter().filter_map(|cpu| usize::try_from(*cpu).ok()) {
-        if cpu < CpuSet::MAX_CPU && allowed.is_set(cpu) {
-            near.set(cpu);
-        }
-    }
-    if near.count() > 0 {
-        sched_setaffinity(None, &near)?;
-    }
-    Ok(())
+    Stay::new()?.on(cpus).map(drop)
 }
 
 /// CPUs as sysfs lists them: `0-3,8`. What is none is an error of the list.
@@ -150,6 +140,8 @@ pub fn cpus_in(list: &str) -> Option<Vec<u32>> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::thread::{CpuSet, sched_getaffinity};
+
     use super::*;
 
     #[test]
