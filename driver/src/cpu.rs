@@ -49,6 +49,15 @@ pub fn current() -> Option<u32> {
     SETTLED.get().or_else(of_system)
 }
 
+/// The CPU that the calling thread runs on, whatever it has been settled as, where the system says.
+#[cfg_attr(
+    not(feature = "io-uring-compat"),
+    allow(dead_code, reason = "for the clients of rings")
+)]
+pub(crate) fn running_on() -> Option<u32> {
+    of_system()
+}
+
 #[cfg(target_os = "linux")]
 fn of_system() -> Option<u32> {
     u32::try_from(rustix::thread::sched_getcpu()).ok()
@@ -99,6 +108,19 @@ impl Stay {
         sched_setaffinity(None, &set)?;
         Ok(true)
     }
+
+    /// Lets the calling thread run wherever it might at first.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn anywhere(&self) -> std::io::Result<()> {
+        Ok(rustix::thread::sched_setaffinity(None, &self.allowed)?)
+    }
+
+    /// On how many CPUs.
+    pub(crate) fn cpus(&self) -> u32 {
+        self.allowed.count()
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -116,6 +138,16 @@ impl Stay {
     /// Never on any: there is none of these.
     pub(crate) fn on(&self, _cpus: &[u32]) -> std::io::Result<bool> {
         Ok(false)
+    }
+
+    /// It does.
+    pub(crate) fn anywhere(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    /// Not known.
+    pub(crate) fn cpus(&self) -> u32 {
+        0
     }
 }
 

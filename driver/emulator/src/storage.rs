@@ -20,7 +20,13 @@ pub use volatile::CachedFile;
 
 /// What reads as zeroes is shown in pieces of this, all of them the same memory.
 const ZEROES_BYTES: usize = 64 << 10;
-static ZEROES: [u8; ZEROES_BYTES] = [0; ZEROES_BYTES];
+static ZEROES: &[u8; ZEROES_BYTES] = &AtAPage([0; ZEROES_BYTES]).0;
+
+/// Like the blocks that are kept, and most buffers. Copies between places that differ by a little within a page take many
+/// times as long on some CPUs (4 KiB: 2.3 us instead of 0.1 us where the source is up to 31 bytes before the target, on an
+/// EPYC of the first generation), and where a static is otherwise changes with each build.
+#[repr(align(4096))]
+struct AtAPage([u8; ZEROES_BYTES]);
 
 /// The medium of one namespace.
 #[derive(Debug)]
@@ -168,7 +174,7 @@ fn show_zeroes<E>(mut len_bytes: u64, mut sink: impl FnMut(&[u8]) -> Result<(), 
         // Both fit: the piece is no longer than the zeroes are.
         let piece = ZEROES
             .get(..len_bytes.min(ZEROES_BYTES as u64) as usize)
-            .unwrap_or(&ZEROES);
+            .unwrap_or(ZEROES);
         sink(piece)?;
         len_bytes -= piece.len() as u64;
     }

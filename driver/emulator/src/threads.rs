@@ -11,7 +11,7 @@ use crate::emulator::Emulator;
 /// Nothing that is due sooner than this is slept for: waking up takes about as long.
 const SLEEP_MIN_NS: u64 = 100_000;
 /// A thread that has looked in vain for this long lets others run between its looks: the host whose next command it
-/// waits for may want this very processor, and where nobody wants it a yield takes no longer than a few looks.
+/// waits for may want this very processor; if nobody does, it is back at once.
 const YIELD_AFTER_NS: u64 = 200;
 /// But not when a command is to be done so soon.
 const YIELD_MIN_NS: u64 = 10_000;

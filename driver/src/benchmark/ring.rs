@@ -23,9 +23,8 @@ use crate::ring::layout::{Completion, Entry, Geometry, MAX_ENTRIES};
 use crate::scheme::Errno;
 use crate::worker::LoadState;
 
-/// What computes, where the device is a program of this machine too: a job, its worker and the device. With fewer CPUs than that
-/// a job keeps to its worker's.
-const PROGRAMS: u16 = 3;
+/// What computes where the device is a program of this machine too: a job, its worker and the device.
+const PROGRAMS: u32 = 3;
 
 /// The namespace behind the rings, as the driver's documents describe it.
 #[derive(Clone, Debug)]
@@ -63,7 +62,7 @@ pub fn prepare(
     };
     let plan = Plan::for_device(job, &device)?;
     let settings = settings(&plan)?;
-    let shares_cpu = device.emulated && cpu::count() < PROGRAMS;
+    let is_emulated = device.emulated;
     let outcome = Arc::new(Outcome {
         progress,
         outcome: Mutex::new(None),
@@ -77,7 +76,7 @@ pub fn prepare(
             errno,
         })?;
         let ring = Client::open(transport, settings).map_err(failure)?;
-        Job::new(&shared, index, ring, &plan, shares_cpu)
+        Job::new(&shared, index, ring, &plan, is_emulated)
     });
     // Those that were made go down with the others, without a word to the listener.
     let jobs = jobs
@@ -180,7 +179,7 @@ impl<F: Send + Sync> Ending for Outcome<F> {
 struct Job {
     shared: Arc<Shared>,
     index: u32,
-    shares_cpu: bool,
+    is_emulated: bool,
     generator: Generator,
     port: RingPort,
 }
@@ -191,7 +190,7 @@ impl Job {
         index: u32,
         ring: Client,
         plan: &Plan,
-        shares_cpu: bool,
+        is_emulated: bool,
     ) -> Result<Self, Failure> {
         let mut taken = 0;
         let stride = stride(plan);
@@ -206,16 +205,13 @@ impl Job {
         Ok(Self {
             shared: Arc::clone(shared),
             index,
-            shares_cpu,
+            is_emulated,
             generator,
             port: RingPort { ring, out },
         })
     }
 
     fn run(mut self) {
-        if self.shares_cpu {
-            self.port.ring.share_cpu();
-        }
         if let Err(error) = self.drive() {
             self.shared.over(self.index, Err(failure(error)));
             // It has nothing more to say.
@@ -225,8 +221,12 @@ impl Job {
 
     fn drive(&mut self) -> Result<(), RingError> {
         let clock = Clock::system();
+        let mut place = self.is_emulated.then(Place::new).flatten();
         let Self { generator, port, .. } = self;
         loop {
+            if let Some(place) = &mut place {
+                place.beside(port.ring.worker_cpu());
+            }
             if generator.step(clock.now_ns(), port) == LoadState::Done {
                 return Ok(());
             }
@@ -239,6 +239,45 @@ impl Job {
                 }
                 next = port.ring.complete()?;
             }
+        }
+    }
+}
+
+/// Where a job's thread runs, if there are fewer CPUs than [`PROGRAMS`]: on its worker's. The two wait for each other and lose
+/// little by taking turns there, and the system finds that the other CPU is free for the device. Left to itself it puts the
+/// device beside the job as often as not, and there they do not wait for each other.
+struct Place {
+    stay: cpu::Stay,
+    /// What was last done about it.
+    worker_cpu: Option<u32>,
+}
+
+impl Place {
+    /// Of the calling thread; `None` if it is left to the system.
+    fn new() -> Option<Self> {
+        let stay = cpu::Stay::new().ok()?;
+        (2..PROGRAMS).contains(&stay.cpus()).then_some(Self {
+            stay,
+            worker_cpu: None,
+        })
+    }
+
+    /// The worker was last seen on `worker_cpu`. If this thread may not run there, it runs where it likes.
+    #[inline]
+    fn beside(&mut self, worker_cpu: Option<u32>) {
+        if worker_cpu != self.worker_cpu {
+            self.worker_cpu = worker_cpu;
+            self.go();
+        }
+    }
+
+    #[cold]
+    fn go(&self) {
+        let is_beside = |cpu| self.stay.on(&[cpu]).unwrap_or(false);
+        if !self.worker_cpu.is_some_and(is_beside)
+            && let Err(error) = self.stay.anywhere()
+        {
+            log::debug!("a job stays on one CPU: {error}");
         }
     }
 }
@@ -299,5 +338,45 @@ impl RingPort {
             doorbell_ns: completed_ns.saturating_sub(device_ns).max(request.arrived_ns),
             completed_ns,
         })
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use rustix::thread::{CpuSet, sched_getaffinity};
+
+    use super::*;
+
+    #[test]
+    fn a_job_goes_where_its_worker_is_and_no_further_than_it_may() {
+        // Where a thread runs is a matter of that thread.
+        let test = || {
+            let allowed = sched_getaffinity(None).unwrap();
+            let numbers = |is_allowed| {
+                let all = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu) == is_allowed);
+                all.map(|cpu| u32::try_from(cpu).unwrap()).collect::<Vec<_>>()
+            };
+            let mut place = Place {
+                stay: cpu::Stay::new().unwrap(),
+                worker_cpu: None,
+            };
+            assert_eq!(Place::new().is_some(), allowed.count() == 2);
+            place.beside(None);
+            assert_eq!(sched_getaffinity(None).unwrap(), allowed);
+            for cpu in numbers(true) {
+                place.beside(Some(cpu));
+                let now = sched_getaffinity(None).unwrap();
+                assert!(now.is_set(cpu as usize) && now.count() == 1);
+                // Of one that it may not use, or none, it is no nearer anywhere.
+                let forbidden = numbers(false).first().copied();
+                for elsewhere in [forbidden, Some(u32::MAX), None] {
+                    place.beside(elsewhere);
+                    assert_eq!(sched_getaffinity(None).unwrap(), allowed, "{elsewhere:?}");
+                    place.beside(Some(cpu));
+                    assert_eq!(sched_getaffinity(None).unwrap(), now);
+                }
+            }
+        };
+        std::thread::spawn(test).join().unwrap();
     }
 }

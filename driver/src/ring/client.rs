@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use super::layout::{Completion, Entry, Geometry, MAX_RUNS, Place, flag, word};
 use super::message::{MemoryName, Message};
-use crate::cpu;
 use crate::dma::{RegisteredBuffer, RegisteredMemory, SharedMemory};
 use crate::embedded;
 use crate::scheme::Errno;
@@ -143,9 +142,6 @@ pub struct Client {
     cq_head: u32,
     /// Whether there is a second CPU, so that somebody gets on while this one looks.
     may_spin: bool,
-    /// Where the thread may run that keeps to the worker's CPU, and the last word about that.
-    stay: Option<cpu::Stay>,
-    worker_cpu: u32,
 }
 
 impl Client {
@@ -185,9 +181,7 @@ impl Client {
             sq_tail: 0,
             submitted: 0,
             cq_head: 0,
-            may_spin: cpu::count() > 1,
-            stay: None,
-            worker_cpu: 0,
+            may_spin: crate::cpu::count() > 1,
         })
     }
 
@@ -199,6 +193,11 @@ impl Client {
     /// The queue pair that does the ring's requests.
     pub fn qid(&self) -> u16 {
         u16::try_from(self.load(word::QID)).unwrap_or(0)
+    }
+
+    /// The CPU that the driver's worker was last seen on; `None` where that is not known. It may move at any time.
+    pub fn worker_cpu(&self) -> Option<u32> {
+        self.load(word::CPU).checked_sub(1)
     }
 
     /// `len` bytes of the ring's own data from `offset` on; `None` if they are not all there.
@@ -399,47 +398,13 @@ impl Client {
                     }
                 }
             }
-            self.follow();
-            // The driver may want this very CPU, and if it does not this takes no longer than a few looks.
+            // The driver may want this very CPU; if nobody does, this comes back at once.
             std::thread::yield_now();
             for _ in 0..LOOKS {
                 if self.load(word::CQ_TAIL) != self.cq_head {
                     break;
                 }
                 std::hint::spin_loop();
-            }
-        }
-    }
-
-    #[cfg(test)]
-    pub(super) fn memory(&self) -> &SharedMemory {
-        &self.memory
-    }
-
-    /// From now on the calling thread, while it waits, goes to the CPU that the driver's worker is on and stays there.
-    ///
-    /// A client that waits and the worker that it waits for take turns, and lose little by sharing a CPU, as long as there
-    /// is something to do for whoever has the other one: an emulated device. Left to itself a system puts the three
-    /// anyhow, and the device on the client's CPU as often as not. No other case needs this. A thread that has been told
-    /// where it may run stays there; nothing happens where the system does not say where a thread is.
-    pub fn share_cpu(&mut self) {
-        match cpu::Stay::new() {
-            Ok(stay) => self.stay = Some(stay),
-            Err(error) => log::debug!("where this thread may run is not known: {error}"),
-        }
-    }
-
-    #[inline]
-    pub(super) fn follow(&mut self) {
-        let worker_cpu = self.load(word::CPU);
-        if let Some(stay) = &self.stay
-            && worker_cpu != self.worker_cpu
-        {
-            self.worker_cpu = worker_cpu;
-            if let Some(cpu) = worker_cpu.checked_sub(1)
-                && let Err(error) = stay.on(&[cpu])
-            {
-                log::debug!("the worker's CPU {cpu} is none for this thread: {error}");
             }
         }
     }

@@ -56,7 +56,7 @@ pub mod word {
     pub const SQ_DROPPED: usize = 324;
     /// How often entries had to wait since the completion ring was full.
     pub const CQ_FULL: usize = 328;
-    /// The CPU that the driver's worker was on when it last put results there, plus 1; 0 where that is not known.
+    /// The CPU that the driver's worker was last seen on, plus 1; 0 where that is not known.
     pub const CPU: usize = 332;
     /// How many runs follow at `RUNS`, if the message asked for them; more than there is room for are counted only.
     pub const RUN_COUNT: usize = 384;

@@ -11,8 +11,8 @@
 //! | entries without an end | a turn takes a few, and no more than the queue has room for |
 //! | the driver's own words are overwritten | it keeps its own count, and does not read them |
 //!
-//! Time, threads and system calls are elsewhere (but for the number of the CPU, which is passed on), so that all of this runs
-//! under a clock that is moved by hand.
+//! Time, threads and system calls are elsewhere , so that all of this runs under a clock that is moved by hand; but for where the
+//! worker is, which is asked of the system to be told to the client, and means nothing here.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -32,6 +32,8 @@ use crate::worker::{Load, LoadPort, LoadState};
 
 /// Entries taken in one turn: what needs no command costs the worker's other clients time all the same.
 const TURN_ENTRIES: u32 = 32;
+/// After so many results the client is told anew on which CPU its worker is: where that is a call to the system, it is a rare one.
+const CPU_RESULTS: u32 = 256;
 /// No slot.
 const NIL: u32 = u32::MAX;
 
@@ -133,8 +135,8 @@ pub(crate) struct Server {
     cq_head: u32,
     flags: u32,
     cq_full: u32,
-    /// What the client has been told of where its worker is.
-    cpu: u32,
+    /// Results put there when the client was last told where its worker is.
+    told_cpu_at: u32,
     is_full: bool,
     /// The queue had no room for more: what frees some wakes the worker.
     is_held_up: bool,
@@ -169,6 +171,7 @@ impl Server {
             (word::FLAGS, 0),
             (word::SQ_DROPPED, 0),
             (word::CQ_FULL, 0),
+            (word::CPU, 0),
             (word::RUN_COUNT, 0),
             (word::VERSION, VERSION),
             (word::SQ_ENTRIES, geometry.sq_entries),
@@ -213,7 +216,7 @@ impl Server {
             cq_head: 0,
             flags: 0,
             cq_full: 0,
-            cpu: 0,
+            told_cpu_at: 0_u32.wrapping_sub(CPU_RESULTS),
             is_full: false,
             is_held_up: false,
             closing: false,
@@ -512,9 +515,9 @@ impl Server {
             return;
         }
         self.published = self.cq_tail;
-        let cpu = crate::cpu::current().map_or(0, |cpu| cpu.wrapping_add(1));
-        if cpu != self.cpu {
-            self.cpu = cpu;
+        if self.cq_tail.wrapping_sub(self.told_cpu_at) >= CPU_RESULTS {
+            self.told_cpu_at = self.cq_tail;
+            let cpu = crate::cpu::running_on().map_or(0, |cpu| cpu.wrapping_add(1));
             store(&self.memory, word::CPU, cpu);
         }
         // Before the client can see a result: who waits after it has taken one must not seem to have taken what is not there.

@@ -17,7 +17,7 @@ pub(crate) type Then<T> = Box<dyn FnOnce(Result<T, Errno>) + Send>;
 pub(crate) struct Shared {
     memory: Arc<SharedMemory>,
     geometry: Geometry,
-    /// Results put there, ever. The word in the memory says the same, to those who may believe it.
+    /// Results put there, ever. The word in the memory says the same a moment later, to those who may believe it.
     pub(super) posted: AtomicU32,
     pub(super) has_orders: AtomicBool,
     /// Nothing more is to be taken.

@@ -379,3 +379,9 @@ fn the_host_is_told_what_kind_of_trouble_it_was() {
     assert_eq!(Status::from(read), Status::UNRECOVERED_READ_ERROR);
     assert_eq!(Status::from(write), Status::WRITE_FAULT);
 }
+
+#[test]
+fn zeroes_are_where_blocks_are_within_a_page() {
+    let at = ZEROES.as_ptr().addr();
+    assert_eq!(at % 4096, 0, "{at:#x}");
+}
