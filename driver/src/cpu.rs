@@ -44,27 +44,20 @@ pub(crate) fn settle(cpu: u32) {
     SETTLED.set(Some(cpu));
 }
 
-/// The CPU that the calling thread runs on, where the system says.
+/// The CPU that the calling thread is one of: that which it has been settled as, or else which it runs on, where the system
+/// says.
 pub fn current() -> Option<u32> {
-    SETTLED.get().or_else(of_system)
+    SETTLED.get().or_else(running_on)
 }
 
 /// The CPU that the calling thread runs on, whatever it has been settled as, where the system says.
-#[cfg_attr(
-    not(feature = "io-uring-compat"),
-    allow(dead_code, reason = "for the clients of rings")
-)]
-pub(crate) fn running_on() -> Option<u32> {
-    of_system()
-}
-
 #[cfg(target_os = "linux")]
-fn of_system() -> Option<u32> {
+pub(crate) fn running_on() -> Option<u32> {
     u32::try_from(rustix::thread::sched_getcpu()).ok()
 }
 
 #[cfg(not(target_os = "linux"))]
-fn of_system() -> Option<u32> {
+pub(crate) fn running_on() -> Option<u32> {
     None
 }
 
@@ -79,6 +72,10 @@ pub(crate) struct Stay {
 }
 
 #[cfg(target_os = "linux")]
+#[cfg_attr(
+    not(feature = "io-uring-compat"),
+    allow(dead_code, reason = "for the clients of rings")
+)]
 impl Stay {
     /// Where the calling thread may run.
     ///

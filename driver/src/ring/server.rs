@@ -11,8 +11,8 @@
 //! | entries without an end | a turn takes a few, and no more than the queue has room for |
 //! | the driver's own words are overwritten | it keeps its own count, and does not read them |
 //!
-//! Time, threads and system calls are elsewhere , so that all of this runs under a clock that is moved by hand; but for where the
-//! worker is, which is asked of the system to be told to the client, and means nothing here.
+//! Time, threads and system calls are elsewhere, so that all of this runs under a clock that is moved by hand. The one exception
+//! is where the worker is, which the system is asked and the client is told, and which means nothing here.
 
 use std::collections::VecDeque;
 use std::ops::Range;
