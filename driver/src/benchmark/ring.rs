@@ -71,9 +71,17 @@ pub fn prepare(
     let shared = Shared::new(job.clone(), target.device.clone(), plan, stop.clone(), listener);
     let shared = Arc::new(shared);
     let jobs = (0..plan.jobs).map(|index| {
-        let transport = open().map_err(|errno| Failure::Ring {
-            message: format!("opening it: {errno}"),
-            errno,
+        let transport = open().map_err(|errno| {
+            let why = match errno {
+                Errno::ENOENT => {
+                    " (a driver that was built without the feature io-uring-compat has no rings)"
+                }
+                _ => "",
+            };
+            Failure::Ring {
+                message: format!("opening it: {errno}{why}"),
+                errno,
+            }
         })?;
         let ring = Client::open(transport, settings).map_err(failure)?;
         Job::new(&shared, index, ring, &plan, is_emulated)
